@@ -1,0 +1,1 @@
+"""Everything that happens around and after training: runs, tests of amortization, metrics, figures."""

@@ -1,0 +1,1 @@
+"""Everything that is computed during training: data, encoder inputs, latents, decoder, loss."""
