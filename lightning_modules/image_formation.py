@@ -1,0 +1,105 @@
+"""From an image to what the encoder and the loss see: centring, CTF, phase flip on the masked lattice."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.errors import InputError
+
+
+class ImageFormation(nn.Module):
+    """cryoDRGN's centring and CTF, on the M pixels of its circular mask alone.
+
+    cryoDRGN computes them on the whole (D+1) x (D+1) lattice and masks afterwards (``commands.train_vae``:
+    ``preprocess_input``, ``run_batch``). No pixel outside the mask is ever used, and the mask is symmetric
+    about the origin, so the result is the same. All methods are element-wise, differentiable, and free of
+    branches on values.
+
+    Attributes:
+        box_px: side D of the images in px.
+        n_pixels: M, the number of pixels in the mask; the DC pixel is not one of them.
+        mask: (L*L,) bool, with L = D + 1.
+        coords: (M, 3), lattice points in the plane z = 0, between -0.5 and 0.5, as the decoder takes them.
+        freqs: (M, 2), spatial frequencies in cycles/px.
+    """
+
+    mask: Tensor
+    coords: Tensor
+    freqs: Tensor
+
+    def __init__(self, box_px: int) -> None:
+        """Build the lattice and its mask of radius D/2.
+
+        Args:
+            box_px: side D of the images in px, even.
+
+        Raises:
+            InputError: the box is odd, or one of the few for which cryoDRGN's lattice has no exact centre.
+        """
+        super().__init__()
+        from cryodrgn.lattice import Lattice
+
+        if box_px < 2 or box_px % 2:
+            raise InputError(
+                f"box of {box_px} px: expected an even number of pixels; pad or downsample the images first"
+            )
+        lattice = Lattice(box_px + 1, extent=0.5)
+        try:
+            mask = lattice.get_circular_mask(lattice.D // 2)
+        except AssertionError:
+            # Rounding in cryoDRGN's np.linspace misses 0 by 6e-17 for 98, 196, 206, ...: it cannot run there
+            # either.
+            raise InputError(
+                f"box of {box_px} px: cryoDRGN's lattice does not work for this size; downsample the images "
+                f"to {box_px - 2} px with `cryodrgn downsample -D {box_px - 2}`"
+            ) from None
+        self.box_px = box_px
+        self.n_pixels = int(mask.sum())
+        # The lattice follows from the box: it does not belong into checkpoints.
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("coords", lattice.coords[mask] / lattice.extent / 2, persistent=False)
+        self.register_buffer("freqs", lattice.freqs2d[mask], persistent=False)
+
+    def centre(self, y: Tensor, shift_px: Tensor) -> Tensor:
+        """Shift images in the Hartley domain: H'(k) = cos(2 pi k.t) H(k) + sin(2 pi k.t) H(-k).
+
+        Equals ``cryodrgn.lattice.Lattice.translate_ht``. Element-wise products instead of its matrix product
+        keep the phase in float32 under autocast.
+
+        Args:
+            y: (B, M) Hartley transforms.
+            shift_px: (B, 2) shifts in px, as ``Particles.shifts_px``.
+
+        Returns:
+            (B, M) centred Hartley transforms.
+        """
+        phase = (2 * math.pi) * (shift_px[:, :1] * self.freqs[:, 0] + shift_px[:, 1:] * self.freqs[:, 1])
+        return torch.cos(phase) * y + torch.sin(phase) * y.flip(-1)
+
+    def ctf(self, ctf_params: Tensor) -> Tensor:
+        """Contrast transfer function at the masked frequencies, by ``cryodrgn.ctf.compute_ctf``.
+
+        Args:
+            ctf_params: (B, 8): pixel size (A), defocus U and V (A), astigmatism angle (deg), voltage (kV),
+                spherical aberration (mm), amplitude contrast, phase shift (deg).
+
+        Returns:
+            (B, M), between -1 and 1.
+        """
+        from cryodrgn.ctf import compute_ctf
+
+        pixel_size_angstrom = ctf_params[:, :1, None]
+        return compute_ctf(self.freqs / pixel_size_angstrom, *torch.split(ctf_params[:, 1:], 1, dim=1))
+
+    def phase_flip(self, x: Tensor, ctf: Tensor) -> Tensor:
+        """Multiply by the sign of the CTF: what the encoder sees.
+
+        Args:
+            x: (B, M) Hartley transforms.
+            ctf: (B, M), from :meth:`ctf`.
+
+        Returns:
+            (B, M) phase-flipped Hartley transforms.
+        """
+        return x * ctf.sign()

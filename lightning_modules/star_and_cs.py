@@ -1,0 +1,292 @@
+"""Images, poses and CTF from RELION's .star and cryoSPARC's .cs, as cryoDRGN's parse commands read them."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.floating]
+
+STAR_ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
+STAR_CTF = (
+    "_rlnDefocusU",
+    "_rlnDefocusV",
+    "_rlnDefocusAngle",
+    "_rlnVoltage",
+    "_rlnSphericalAberration",
+    "_rlnAmplitudeContrast",
+)
+CS_CTF = (
+    "ctf/df1_A",
+    "ctf/df2_A",
+    "ctf/df_angle_rad",
+    "ctf/accel_kv",
+    "ctf/cs_mm",
+    "ctf/amp_contrast",
+    "ctf/phase_shift_rad",
+)
+
+
+class StarTable:
+    """A .star of RELION 3.0 (one table) or 3.1 (with an optics table), column by column.
+
+    Attributes:
+        path: the file.
+        n_rows: number of particles.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the tables with ``cryodrgn.starfile``.
+
+        Raises:
+            InputError: the file is no .star, or a row has not as many values as there are columns.
+        """
+        from cryodrgn.starfile import Starfile
+
+        self.path = path
+        try:
+            self._star = Starfile(str(path))
+        except (ValueError, AssertionError, KeyError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path}: no readable .star table ({reason}); export it again") from None
+        self.n_rows = len(self._star)
+
+    def has(self, *columns: str) -> bool:
+        """Whether all the columns are there, in the particles' or in the optics table."""
+        return not self._missing(columns)
+
+    def numbers(self, *columns: str) -> Array:
+        """Return columns as (N, n_columns) float64, an optics group's values repeated for its particles.
+
+        Raises:
+            InputError: a column is missing or holds something else than numbers.
+        """
+        self.require(columns)
+        try:
+            return np.stack(
+                [self._star.get_optics_values(column, dtype=np.float64) for column in columns], axis=1
+            )
+        except ValueError:
+            raise InputError(f"{self.path}: {' or '.join(columns)} holds text, expected numbers") from None
+        except KeyError as error:
+            raise InputError(f"{self.path}: optics group {error} is not in the optics table") from None
+
+    def texts(self, column: str) -> NDArray[np.str_]:
+        """Return a column as (N,) strings.
+
+        Raises:
+            InputError: the column is missing.
+        """
+        self.require((column,))
+        return self._star.df[column].to_numpy().astype(str)
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Raise an InputError that names the columns that are missing."""
+        if missing := self._missing(columns):
+            raise InputError(
+                f"{self.path}: no column {', '.join(missing)}; export the .star with it or use another file"
+            )
+
+    def pixel_size_angstrom(self) -> Array | None:
+        """Pixel size of each image in A, (N,); None where the file does not say."""
+        if self.has("_rlnImagePixelSize"):
+            return self.numbers("_rlnImagePixelSize")[:, 0].astype(np.float32)
+        if self.has("_rlnDetectorPixelSize", "_rlnMagnification"):
+            detector_um, magnification = self.numbers("_rlnDetectorPixelSize", "_rlnMagnification").T
+            return detector_um * 1e4 / magnification
+        return None
+
+    def box_px(self) -> Array | None:
+        """Box of each image in px, (N,); None where the file does not say."""
+        return self.numbers("_rlnImageSize")[:, 0] if self.has("_rlnImageSize") else None
+
+    def _missing(self, columns: Sequence[str]) -> list[str]:
+        optics = self._star.data_optics
+        known = set(self._star.df.columns) | (set() if optics is None else set(optics.columns))
+        return [column for column in columns if column not in known]
+
+
+def star_images(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return, for each particle of a .star, its stack's name, (N,), and its number there from 0, (N,).
+
+    Raises:
+        InputError: no ``_rlnImageName``, or one that is not NUMBER@STACK.
+    """
+    entries = StarTable(path).texts("_rlnImageName")
+    number, at, name = np.char.partition(entries, "@").T
+    wrong = np.flatnonzero((at != "@") | ~np.char.isdigit(number))
+    if len(wrong):
+        raise InputError(
+            f"{path}: _rlnImageName is {entries[wrong[0]]!r} in row {wrong[0]}, expected NUMBER@STACK"
+        )
+    return name, number.astype(np.int64) - 1
+
+
+def star_poses(table: StarTable, box_px: int, pixel_size_angstrom: float | None) -> tuple[Array, Array]:
+    """Poses as ``cryodrgn parse_pose_star`` makes them.
+
+    Args:
+        table: the .star.
+        box_px: side of its images, used where it does not say.
+        pixel_size_angstrom: of its images, used where it does not say.
+
+    Returns:
+        (N, 3, 3) rotations and (N, 2) shifts as fractions of the box.
+
+    Raises:
+        InputError: columns are missing, or the pixel size is needed and unknown.
+    """
+    from cryodrgn.utils import R_from_relion
+
+    rotations = R_from_relion(table.numbers(*STAR_ANGLES))
+    if table.has("_rlnOriginX", "_rlnOriginY"):
+        shifts_px = table.numbers("_rlnOriginX", "_rlnOriginY")
+    elif table.has("_rlnOriginXAngst", "_rlnOriginYAngst"):
+        shifts_angstrom = table.numbers("_rlnOriginXAngst", "_rlnOriginYAngst")
+        shifts_px = shifts_angstrom / star_pixel_size(table, pixel_size_angstrom).reshape(-1, 1)
+    else:
+        logger.warning("%s: neither _rlnOriginX/Y nor _rlnOriginX/YAngst: all shifts are 0", table.path)
+        shifts_px = np.zeros((table.n_rows, 2))
+    boxes = table.box_px()
+    return rotations, shifts_px / (np.float64(box_px) if boxes is None else boxes.reshape(-1, 1))
+
+
+def star_ctf(table: StarTable, box_px: int, pixel_size_angstrom: float | None) -> Array:
+    """CTF as ``cryodrgn parse_ctf_star`` makes it, (N, 9); arguments and errors as :func:`star_poses`.
+
+    A missing ``_rlnPhaseShift`` is 0 (no phase plate); the command would write NaN.
+    """
+    boxes = table.box_px()
+    ctf = np.zeros((table.n_rows, 9))
+    ctf[:, 0] = box_px if boxes is None else boxes
+    ctf[:, 2:8] = table.numbers(*STAR_CTF)
+    ctf[:, 1] = star_pixel_size(table, pixel_size_angstrom)
+    if table.has("_rlnPhaseShift"):
+        ctf[:, 8] = table.numbers("_rlnPhaseShift")[:, 0]
+    else:
+        logger.info("%s: no _rlnPhaseShift, taken as 0 (no phase plate)", table.path)
+    return ctf.astype(np.float32)
+
+
+def star_pixel_size(table: StarTable, given_angstrom: float | None) -> Array:
+    """Pixel size of each image in A, (N,) or (1,): the file's own, else the given one.
+
+    Raises:
+        InputError: neither is known.
+    """
+    own = table.pixel_size_angstrom()
+    if own is not None:
+        if given_angstrom is not None and not np.allclose(own, given_angstrom, rtol=1e-3):
+            logger.warning(
+                "%s says %.4g A/px: data.pixel_size_angstrom=%.4g is not used",
+                table.path,
+                own[0],
+                given_angstrom,
+            )
+        return own
+    if given_angstrom is None:
+        raise InputError(
+            f"{table.path}: no pixel size (_rlnImagePixelSize, or _rlnDetectorPixelSize and "
+            "_rlnMagnification); set data.pixel_size_angstrom to that of its images"
+        )
+    return np.array([given_angstrom])
+
+
+def read_cs(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
+    """Read cryoSPARC's table, a structured array (N,).
+
+    Raises:
+        InputError: no such table, Python objects in it, or columns are missing.
+    """
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        raise InputError(
+            f"{path}: no readable .cs table, or one with Python objects, which are not read; export it from "
+            "cryoSPARC again"
+        ) from None
+    if not isinstance(table, np.ndarray) or table.dtype.names is None or table.ndim != 1 or len(table) == 0:
+        raise InputError(
+            f"{path}: expected a .cs table with named columns and at least one row; export it again"
+        )
+    if missing := [column for column in columns if column not in table.dtype.names]:
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; export the .cs with it or use another file"
+        )
+    return table
+
+
+def cs_images(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return, for each particle of a .cs, its stack's name and its number there, as :func:`star_images`."""
+    table = read_cs(path, ("blob/path", "blob/idx"))
+    names = table["blob/path"].astype(str)
+    return np.char.lstrip(names, ">"), table["blob/idx"].astype(np.int64)
+
+
+def cs_poses(path: Path, box_px: int) -> tuple[Array, Array]:
+    """Poses as ``cryodrgn parse_pose_csparc`` makes them: of a refinement, else of class 0 ab initio.
+
+    Args:
+        path: the .cs.
+        box_px: side of its images, used where it does not say.
+
+    Returns:
+        (N, 3, 3) rotations and (N, 2) shifts as fractions of the box.
+
+    Raises:
+        InputError: no poses in the table.
+    """
+    import torch
+    from cryodrgn.lie_tools import expmap
+
+    table = read_cs(path)
+    names = table.dtype.names or ()
+    group = "alignments3D" if "alignments3D/pose" in names else "alignments_class_0"
+    if f"{group}/pose" not in names or f"{group}/shift" not in names:
+        raise InputError(
+            f"{path}: no column alignments3D/pose and /shift; use the .cs of a refinement's particles"
+        )
+    rotation_vectors = torch.from_numpy(np.ascontiguousarray(table[f"{group}/pose"]))
+    rotations = expmap(rotation_vectors)
+    # expmap divides by the angle: no rotation at all comes out as NaN.
+    unrotated = rotation_vectors.norm(dim=-1) == 0
+    rotations[unrotated] = torch.eye(3, dtype=rotations.dtype)
+    shifts = table[f"{group}/shift"].copy()
+    shifts /= table["blob/shape"][0][0] if "blob/shape" in names else box_px
+    return rotations.transpose(-1, -2).numpy(), shifts
+
+
+def cs_ctf(path: Path, box_px: int, pixel_size_angstrom: float | None) -> Array:
+    """CTF as ``cryodrgn parse_ctf_csparc`` makes it, (N, 9).
+
+    Args:
+        path: the .cs.
+        box_px: side of its images, used where it does not say.
+        pixel_size_angstrom: of its images, used where it does not say.
+
+    Raises:
+        InputError: columns are missing, or the pixel size is unknown.
+    """
+    table = read_cs(path, CS_CTF)
+    names = table.dtype.names or ()
+    ctf = np.zeros((len(table), 9))
+    ctf[:, 0] = table["blob/shape"][0][0] if "blob/shape" in names else box_px
+    if "blob/psize_A" in names:
+        ctf[:, 1] = table["blob/psize_A"]
+    elif pixel_size_angstrom is not None:
+        ctf[:, 1] = pixel_size_angstrom
+    else:
+        raise InputError(
+            f"{path}: no column blob/psize_A; set data.pixel_size_angstrom to that of its images"
+        )
+    for column, name in enumerate(CS_CTF, start=2):
+        ctf[:, column] = table[name]
+        if name.endswith("_rad"):
+            ctf[:, column] *= 180 / np.pi
+    return ctf.astype(np.float32)
