@@ -25,18 +25,19 @@ help:  ## List these targets
 install: $(INSTALLED)  ## Create .venv with everything, at the tested versions; instant when nothing changed
 
 # The stamp comes last. An environment that an interruption left unfinished, or whose Python is gone, is made anew.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(PY)
 	@if [ -e $(UNFINISHED) ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	    echo 'Python 3.10 or newer is needed, and $(PYTHON) is not: name another, as in make install PYTHON=python3.12' >&2; exit 1; }; \
 	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo '$(PYTHON) cannot create virtual environments: on Debian or Ubuntu, apt-get install python3-venv' >&2; exit 1; }; \
 	  echo 'Creating $(VENV) and installing; minutes the first time, with several GB of downloads where torch comes with CUDA.'; \
-	  $(PYTHON) -m venv --clear $(VENV); \
+	  rm -rf $(VENV) && mkdir $(VENV) && touch $(UNFINISHED) && $(PYTHON) -m venv $(VENV) || exit 1; \
 	fi
 	@touch $(UNFINISHED)
 	$(PY) -m pip install --no-input --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@mv $(UNFINISHED) $(INSTALLED)
+$(PY): ;
 
 run: install  ## Train one experiment on the embedded data: EXP, by default evil_twin_noise
 	@$(PY) run.py +exp=$(EXP) $(ARGS)
