@@ -1,0 +1,183 @@
+"""cryoDRGN's decoder, evaluated where the loss needs it.
+
+Same class, same parameters, same values as ``cryodrgn.models``; less work. Only half of the masked lattice is
+computed, the other half is its conjugate. z enters the first layer linearly: one product per image, not per pixel.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.errors import InputError
+from lightning_modules.image_formation import ImageFormation
+from lightning_modules.latents import ACTIVATIONS
+
+PE_TYPES = ("geom_ft", "geom_full", "geom_lowf", "geom_nohighf", "linear_lowf", "gaussian", "none")
+DOMAINS = ("fourier", "hartley")
+
+
+class SliceDecoder(nn.Module):
+    """Renders the central slice of V(z) at a pose, on the M masked pixels of the lattice.
+
+    Attributes:
+        decoder: the cryoDRGN decoder (``cryodrgn.models.get_decoder``), named as in cryoDRGN's checkpoints.
+    """
+
+    coords: Tensor
+
+    def __init__(
+        self,
+        formation: ImageFormation,
+        zdim: int,
+        layers: int = 3,
+        width: int = 256,
+        pe_type: str = "geom_lowf",
+        pe_dim: int | None = None,
+        domain: str = "fourier",
+        activation: str = "relu",
+        feat_sigma: float = 0.5,
+    ) -> None:
+        """Build the decoder.
+
+        Args:
+            formation: the lattice.
+            zdim: size of z.
+            layers: hidden layers.
+            width: units of a hidden layer.
+            pe_type: positional encoding, one of cryoDRGN's.
+            pe_dim: frequencies of the positional encoding; None: D/2.
+            domain: "fourier" or "hartley".
+            activation: "relu" or "leaky_relu".
+            feat_sigma: scale of the "gaussian" encoding.
+
+        Raises:
+            InputError: an encoding or domain that cryoDRGN does not have.
+        """
+        from cryodrgn.models import get_decoder
+
+        super().__init__()
+        for key, value, known in (("pe_type", pe_type, PE_TYPES), ("domain", domain, DOMAINS)):
+            if value not in known:
+                raise InputError(f"decoder.{key}={value}: expected one of {', '.join(known)}")
+        self.lattice_px, self.zdim = formation.box_px + 1, zdim
+        self.decoder = get_decoder(
+            3 + zdim,
+            self.lattice_px,
+            layers,
+            width,
+            domain,
+            pe_type,
+            pe_dim,
+            ACTIVATIONS[activation],
+            feat_sigma,
+        )
+        self.encoding = PositionalEncoding(self.decoder, self.lattice_px, pe_type, pe_dim)
+        self.is_fourier = domain == "fourier"
+        half = formation.n_pixels // 2
+        self.register_buffer("coords", formation.coords[: half if self.is_fourier else None], persistent=False)
+
+    def forward(self, rotations: Tensor, z: Tensor) -> Tensor:
+        """Render slices.
+
+        Args:
+            rotations: (B, 3, 3).
+            z: (B, zdim).
+
+        Returns:
+            (B, M) Hartley transforms, before the CTF. Equals ``cryodrgn.models.HetOnlyVAE.decode``.
+        """
+        return self.evaluate(rotate(self.coords, rotations), z)
+
+    def evaluate(self, coords: Tensor, z: Tensor) -> Tensor:
+        """Evaluate V(z) on one half of a centred slice, and fill the other half by symmetry.
+
+        Args:
+            coords: (B, M/2, 3) in the Fourier domain, (B, M, 3) in the Hartley domain.
+            z: (B, zdim).
+
+        Returns:
+            (B, M).
+        """
+        if not self.is_fourier:
+            return self._network(coords, z)[..., 0]
+        # The network is asked at z <= 0 alone; the other side is the complex conjugate.
+        sign = torch.where(coords[..., 2:] > 0, -1.0, 1.0)
+        real, imaginary = self._network(coords * sign, z).unbind(-1)
+        imaginary = imaginary * sign[..., 0]
+        return torch.cat([real - imaginary, (real + imaginary).flip(-1)], dim=-1)
+
+    def _network(self, coords: Tensor, z: Tensor) -> Tensor:
+        """Evaluate the residual MLP at (B, n, 3) points; returns (B, n, outputs) float32."""
+        layers = getattr(self.decoder, "decoder", self.decoder).main
+        features = self.encoding(coords)
+        hidden = layers[1](_first_layer(layers[0], features, z))
+        return layers[2:](hidden).float()
+
+
+def rotate(coords: Tensor, rotations: Tensor) -> Tensor:
+    """Return coords @ rotation in float32, whatever autocast says: (M, 3), (B, 3, 3) -> (B, M, 3)."""
+    return (coords[None, :, :, None] * rotations[:, None]).sum(dim=2)
+
+
+def _first_layer(layer: nn.Module, features: Tensor, z: Tensor) -> Tensor:
+    if not isinstance(layer, nn.Linear):  # cryoDRGN adds the input to the output where the sizes agree
+        return layer(torch.cat([features, z[:, None].expand(-1, features.shape[1], -1)], dim=-1))
+    n_features = features.shape[-1]
+    from_pixels = F.linear(features, layer.weight[:, :n_features])
+    from_z = F.linear(z, layer.weight[:, n_features:], layer.bias)
+    return from_pixels + from_z[:, None]
+
+
+class PositionalEncoding(nn.Module):
+    """Sines and cosines of a point's coordinates, in the order of ``cryodrgn.models``."""
+
+    frequencies: Tensor
+
+    def __init__(self, decoder: nn.Module, lattice_px: int, pe_type: str, pe_dim: int | None) -> None:
+        """Take the frequencies from the formula, or from the decoder where it holds random ones."""
+        super().__init__()
+        self.pe_type = pe_type
+        self.decoder_half_px = lattice_px // 2
+        self._decoder = (decoder,)  # a tuple, so that its parameters are not registered twice
+        frequencies = axis_frequencies(pe_type, lattice_px // 2, pe_dim or lattice_px // 2)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Encode (B, n, 3) points as (B, n, features), in float32."""
+        if self.pe_type == "none":
+            return coords
+        if self.pe_type == "gaussian":
+            directions = self._decoder[0].rand_freqs * self.decoder_half_px
+            phase = (coords[..., None, :] * directions).sum(-1)
+        else:
+            phase = coords[..., None] * self.frequencies
+        waves = torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+        return waves if self.pe_type == "gaussian" else waves.flatten(-2)
+
+
+def axis_frequencies(pe_type: str, half_px: int, pe_dim: int) -> Tensor:
+    """Return the frequencies along each axis (``cryodrgn.models.FTPositionalDecoder.positional_encoding_geom``).
+
+    Args:
+        pe_type: one of :data:`PE_TYPES`.
+        half_px: half of the lattice side, rounded down.
+        pe_dim: number of frequencies.
+
+    Returns:
+        (pe_dim,), or an empty tensor for "gaussian" and "none".
+    """
+    k, d = torch.arange(pe_dim, dtype=torch.float) / max(pe_dim - 1, 1), 2 * half_px
+    geometric = {
+        "geom_ft": (d * math.pi, 2.0 / d),
+        "geom_full": (d * math.pi, 1.0 / d / math.pi),
+        "geom_lowf": (half_px, 1.0 / half_px),
+        "geom_nohighf": (half_px, 2.0 * math.pi / half_px),
+    }
+    if pe_type in geometric:
+        highest, ratio = geometric[pe_type]
+        return highest * ratio**k
+    if pe_type == "linear_lowf":
+        return torch.arange(1, half_px + 1, dtype=torch.float)
+    return torch.empty(0)

@@ -1,0 +1,127 @@
+"""q(z|x): an amortized encoder, or a Variational Lookup Table. One call signature, so they interchange."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.errors import InputError
+from lightning_modules.latent_inits import LatentInit, Latents
+
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+
+
+class AmortizedEncoder(nn.Module):
+    """(mu_i, logvar_i) = f(x_i): cryoDRGN's residual MLP (``cryodrgn.models.HetOnlyVAE.encode``).
+
+    Attributes:
+        encoder: ``cryodrgn.models.ResidLinearMLP``, its parameters named as in cryoDRGN's checkpoints.
+    """
+
+    def __init__(
+        self,
+        n_pixels: int,
+        n_particles: int,
+        zdim: int,
+        layers: int,
+        width: int,
+        activation: str = "relu",
+        seed: int = 0,
+        source: Latents | None = None,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            n_pixels: M, the length of an image.
+            n_particles: not used: the rule is the same for all particles.
+            zdim: size of z.
+            layers: hidden layers.
+            width: units of a hidden layer.
+            activation: "relu" or "leaky_relu".
+            seed: not used: the weights come from torch's generator.
+            source: not used.
+        """
+        from cryodrgn.models import ResidLinearMLP
+
+        super().__init__()
+        self.zdim = zdim
+        self.encoder = ResidLinearMLP(n_pixels, layers, width, 2 * zdim, ACTIVATIONS[activation])
+
+    def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images.
+
+        Args:
+            x: (B, M) what the encoder sees.
+            index: (B,) ignored.
+
+        Returns:
+            mu and logvar, each (B, zdim) float32.
+        """
+        mu, logvar = self.encoder(x).float().split(self.zdim, dim=-1)
+        return mu, logvar
+
+    def table_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are trained row by row: none."""
+        return iter(())
+
+
+class LookupTable(nn.Module):
+    """(mu_i, logvar_i) = row i of a table: the paper's Variational Lookup Table (section 3.2).
+
+    Attributes:
+        table: embedding of N rows, (mu, logvar) side by side; always float32.
+    """
+
+    def __init__(
+        self,
+        n_pixels: int,
+        n_particles: int,
+        zdim: int,
+        init: LatentInit,
+        frozen: bool = False,
+        seed: int = 0,
+        source: Latents | None = None,
+    ) -> None:
+        """Build the table.
+
+        Args:
+            n_pixels: not used: the table never sees an image.
+            n_particles: N, rows of the table.
+            zdim: size of z.
+            init: where the rows start.
+            frozen: the rows stay as they start; z is still sampled from them.
+            seed: of the random starts.
+            source: latents of another run, for the starts that need them.
+
+        Raises:
+            InputError: the start gives latents of another shape.
+        """
+        super().__init__()
+        self.zdim = zdim
+        self.table = nn.Embedding(n_particles, 2 * zdim, sparse=True)
+        mu, logvar = init(n_particles, zdim, seed, source)
+        if mu.shape != (n_particles, zdim) or logvar.shape != (n_particles, zdim):
+            raise InputError(
+                f"latents.init: a start of shape {tuple(mu.shape)} was found, expected {(n_particles, zdim)} for "
+                f"{n_particles} particles and zdim={zdim}; use a run of the same particles and zdim"
+            )
+        with torch.no_grad():
+            self.table.weight.copy_(torch.cat([mu, logvar], dim=1))
+        self.table.weight.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Look rows up.
+
+        Args:
+            x: ignored.
+            index: (B,) particles.
+
+        Returns:
+            mu and logvar, each (B, zdim) float32.
+        """
+        mu, logvar = self.table(index).split(self.zdim, dim=-1)
+        return mu, logvar
+
+    def table_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are trained row by row, unless frozen."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
