@@ -1,5 +1,6 @@
 """Image stacks on disk: what is checked before an image is read, and cryoDRGN's reader for them."""
 
+import logging
 import os
 import struct
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError
 from lightning_modules.star_and_cs import cs_images, star_images
+
+logger = logging.getLogger(__name__)
 
 HEADER_BYTES = 1024
 # Complex (3, 4) and colour (16) modes are no particle images.
@@ -255,6 +258,8 @@ class StackReader(ImageDataset):
 
     @src.setter
     def src(self, source: ImageSource) -> None:
+        if np.dtype(source.dtype) != np.float32:
+            logger.info("images of type %s, read as float32", np.dtype(source.dtype))
         self._source = _Float32Source(source)
 
     def estimate_normalization_real(self, n: int = 1000) -> tuple[float, float]:

@@ -113,8 +113,8 @@ def _load_poses(path: Path, files: ParticleFiles, images: Inventory) -> tuple[An
         table = StarTable(path)
         if files.particles == files.poses and not table.has(*STAR_ANGLES):
             raise InputError(
-                f"data.poses is not set, and {path} has no {', '.join(STAR_ANGLES)}: poses are required; give a "
-                "poses.pkl, or the .star or .cs of a refinement"
+                f"data.poses is not set, and {path} has no {', '.join(STAR_ANGLES)}: poses are required; "
+                "give a poses.pkl, or the .star or .cs of a refinement"
             )
         return star_poses(table, _star_box(table, files, images), files.pixel_size_angstrom)
     if path.suffix == ".cs":

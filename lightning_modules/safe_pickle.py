@@ -35,6 +35,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
         for core in ("core", "_core")
         for (module, name), maker in _NUMPY_MAKERS.items()
     },
+    ("__builtin__", "xrange"): range,
     **{
         (builtins, kind.__name__): kind
         for builtins in ("builtins", "__builtin__")

@@ -123,7 +123,7 @@ def star_images(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     wrong = np.flatnonzero((at != "@") | ~np.char.isdigit(number))
     if len(wrong):
         raise InputError(
-            f"{path}: _rlnImageName is {entries[wrong[0]]!r} in row {wrong[0]}, expected NUMBER@STACK"
+            f"{path}: _rlnImageName is {str(entries[wrong[0]])!r} in row {wrong[0]}, expected NUMBER@STACK"
         )
     return name, number.astype(np.int64) - 1
 
