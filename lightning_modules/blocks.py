@@ -17,12 +17,12 @@ class Block(NamedTuple):
 
     Attributes:
         epoch: counted from 0.
-        first: number of the block's first minibatch within the epoch.
+        seen: particles of the epoch that came before this block.
         batches: particle indices of each minibatch, (B,) int64; the last of an epoch may be shorter.
     """
 
     epoch: int
-    first: int
+    seen: int
     batches: list[Tensor]
 
 
@@ -50,7 +50,7 @@ class EpochBlocks:
         order = torch.randperm(self.n_particles, generator=generator_of(self.seed, 10, self.epoch))
         batches = order.split(self.batch_size)
         for first in range(0, len(batches), self.batches_per_block):
-            yield Block(self.epoch, first, list(batches[first : first + self.batches_per_block]))
+            yield Block(self.epoch, first * self.batch_size, list(batches[first : first + self.batches_per_block]))
 
 
 class ParticleBlocks(pl.LightningDataModule):

@@ -89,7 +89,7 @@ class CryoVAE(pl.LightningModule):
             mu (B, zdim), logvar (B, zdim), the centred images (B, M), the CTF (B, M) or None.
         """
         index = index.to(self.device)
-        y, shift_px, _, ctf_params = self._fetch(index)
+        y, shift_px, ctf_params = self._fetch(index)
         x = self.encoder_input(y, shift_px, index)
         ctf = None if ctf_params is None else self.formation.ctf(ctf_params)
         if ctf is not None:
@@ -123,8 +123,8 @@ class CryoVAE(pl.LightningModule):
     def training_step(self, block: Block, _: int) -> None:
         """Descend the negative ELBO, minibatch by minibatch; report once for the whole block."""
         optimizers = self._optimizers()
-        noise = generator_of(self.seed, 11, block.epoch, block.first)
-        seen = block.epoch * len(self.particles) + block.first * len(block.batches[0])
+        noise = generator_of(self.seed, 11, block.epoch, block.seen)
+        seen = block.epoch * len(self.particles) + block.seen
         sums = torch.zeros(3, device=self.device)
         for index in block.batches:
             eps = torch.randn(len(index), self.latents.zdim, generator=noise).to(self.device)
@@ -152,13 +152,12 @@ class CryoVAE(pl.LightningModule):
         mu, logvar = (torch.cat(part).cpu() for part in zip(*inferred, strict=True))
         return Latents(mu, logvar)
 
-    def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         particles, like = self.particles, self.formation.coords
         ctf_params = particles.ctf_params
         return (
             fetch(particles.images, index, like),
             fetch(particles.shifts_px, index, like),
-            fetch(particles.rotations, index, like),
             None if ctf_params is None else fetch(ctf_params, index, like),
         )
 

@@ -1,0 +1,153 @@
+"""Configurations: composing one, checking it, and what of it decides the numbers."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import schema
+from experiments.hardware import best_precision
+from lightning_modules.errors import InputError
+
+CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
+
+# What every run of one data set and setting shares; an experiment's own difference is in the other slots.
+SHARED = (
+    "seed", "batch_size", "lr", "table_lr", "zdim", "precision", "weight_decay", "beta", "beta_control",
+    "data", "encoder", "decoder", "trainer", "logger", "paths",
+)  # fmt: skip
+# What decides a run's numbers, beside its task's own slots.
+TRAINING = ("task", "seed", "batch_size", "lr", "zdim", "precision", "weight_decay", "beta", "beta_control")
+SLOTS = ("encoder_input", "latents", "decoder")
+NOT_DATA = ("cache_dir", "residency", "name")
+
+
+def compose(*overrides: str) -> DictConfig:
+    """Compose a configuration as ``run.py`` does.
+
+    Args:
+        overrides: as on the command line: ``"+exp=vlt_zero"``, ``"seed=1"``.
+
+    Returns:
+        The configuration, unresolved.
+    """
+    schema.register()
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose("config", list(overrides))
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def source_config(config: DictConfig, experiment: str) -> DictConfig:
+    """Return the configuration of another experiment, on the same data, with the same seed and settings.
+
+    Args:
+        config: the run that needs the other.
+        experiment: a file of conf/exp.
+
+    Returns:
+        ``+exp=experiment``, with every shared value of ``config`` that the experiment does not set itself.
+
+    Raises:
+        InputError: there is no such experiment.
+    """
+    if not (CONF_DIR / "exp" / f"{experiment}.yaml").is_file():
+        raise InputError(
+            f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished run"
+        )
+    data = f"data={data_choice(config)}"
+    standard, special = compose(data), compose(data, f"+exp={experiment}")
+    for name in SHARED:
+        if special[name] == standard[name] or name in ("data", "trainer", "paths", "logger"):
+            OmegaConf.update(special, name, config[name], merge=False)
+    return special
+
+
+def data_choice(config: DictConfig) -> str:
+    """Return the file of conf/data that a configuration was made with."""
+    return str(config.data.name) if (CONF_DIR / "data" / f"{config.data.name}.yaml").is_file() else "cryodrgn"
+
+
+def check(config: DictConfig) -> DictConfig:
+    """Resolve a configuration and check every value's range.
+
+    Args:
+        config: as composed.
+
+    Returns:
+        A resolved copy, with ``precision`` decided.
+
+    Raises:
+        InputError: a value is missing or out of range; the message names its key.
+    """
+    resolved: DictConfig = config.copy()
+    if resolved.precision == schema.Precision.auto:
+        resolved.precision = schema.Precision[best_precision(resolved.trainer.accelerator)]
+    for key in sorted(OmegaConf.missing_keys(resolved)):
+        raise InputError(f"{key} is not set; give it on the command line, as in {key}=...")
+    OmegaConf.resolve(resolved)
+    for key, value, allowed in _ranges(resolved):
+        if value is None:
+            continue
+        if allowed["at_least"] is not None and not value >= allowed["at_least"]:
+            raise InputError(f"{key}={value}: expected at least {allowed['at_least']} ({allowed['help']})")
+        if allowed["above"] is not None and not value > allowed["above"]:
+            raise InputError(f"{key}={value}: expected a value above {allowed['above']} ({allowed['help']})")
+    return resolved
+
+
+def _ranges(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield key, value and described range of every key of a configuration."""
+    described = OmegaConf.get_type(node)
+    metadata = {f.name: f.metadata for f in fields(described)} if hasattr(described, "__dataclass_fields__") else {}
+    for name, value in node.items():
+        if isinstance(value, DictConfig):
+            yield from _ranges(value, f"{prefix}{name}.")
+        elif "help" in metadata.get(str(name), {}):
+            yield f"{prefix}{name}", value, dict(metadata[str(name)])
+
+
+def decisive(config: DictConfig) -> dict[str, Any]:
+    """Return what of a checked configuration decides the numbers of its run.
+
+    Neither logger, paths, launcher, nor the device. A run that needs another one depends on the other's
+    decisive part.
+    """
+    plain = to_dict(config)
+    names = (*TRAINING, *SLOTS, *(("table_lr",) if "init" in plain["latents"] else ()))
+    part = {name: plain[name] for name in names}
+    part["data"] = {key: value for key, value in plain["data"].items() if key not in NOT_DATA}
+    part["max_epochs"] = plain["trainer"]["max_epochs"]
+    if (source := source_of(config)) is not None:
+        part["source"] = decisive(source) if isinstance(source, DictConfig) else str(source.resolve())
+    return part
+
+
+def source_of(config: DictConfig) -> DictConfig | Path | None:
+    """Return the run that a configuration needs: a checked configuration, the folder of a run, or None."""
+    init = config.latents.get("init") or {}
+    name = config.task.get("source") or init.get("source")
+    if name is None:
+        return None
+    if (Path(name) / "metrics.json").is_file():
+        return Path(name)
+    return check(source_config(config, name))
+
+
+def identity(config: DictConfig) -> str:
+    """Return the hash of a checked configuration's decisive part."""
+    text = json.dumps(decisive(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain dictionaries, lists, numbers and strings."""
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

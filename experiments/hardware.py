@@ -1,0 +1,26 @@
+"""What the machine does well, found without importing torch where possible."""
+
+from pathlib import Path
+
+
+def best_precision(accelerator: str) -> str:
+    """Return "bfloat16" where matrix products in it are fast, else "float32".
+
+    Args:
+        accelerator: Lightning's name: "auto", "cpu", "gpu", ...
+    """
+    if accelerator != "cpu" and Path("/proc/driver/nvidia").exists():
+        import torch
+
+        if torch.cuda.is_available():
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & cpu_flags() else "float32"
+
+
+def cpu_flags() -> set[str]:
+    """Return the processor's feature flags, as Linux names them; empty elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return set()
+    lines = cpuinfo.read_text().splitlines()
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())

@@ -1,0 +1,52 @@
+"""Errors as one line."""
+
+import difflib
+import re
+from dataclasses import fields
+
+from experiments.schema import SCHEMAS
+from lightning_modules.errors import InputError
+
+
+def one_line(error: BaseException) -> str:
+    """Say in one line what went wrong.
+
+    Args:
+        error: ours, Hydra's, or an unexpected one.
+
+    Returns:
+        For an :class:`InputError` its message; for Hydra's and OmegaConf's what they say, with the full key first;
+        for others also their type, and how to see the traceback.
+    """
+    parts = [" ".join(str(part).split()) for part in _chain(error) if str(part)]
+    text = "; ".join(dict.fromkeys(parts))
+    module = type(error).__module__.partition(".")[0]
+    if isinstance(error, InputError):
+        return parts[0]
+    if module in ("hydra", "omegaconf"):
+        key = re.search(r"full_key: (\S+)", text)
+        text = re.sub(r"\s*(full_key: \S+|(object|reference)_type=\S+|To append [^;]*|Config search path.*)", "", text)
+        text = re.sub(r"(; )+$", "", text).replace(".; Key", "; key")
+        if text.startswith("Could not override 'exp'"):
+            return "exp: write +exp=NAME, with a plus; `python run.py --help` lists the names"
+        return f"{key[1]}: {text}{_nearest(key[1], text)}" if key else text
+    return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _nearest(full_key: str, text: str) -> str:
+    """Name the valid key that a misspelt one resembles."""
+    if "not in" not in text:
+        return ""
+    known = {f.name for node in SCHEMAS.values() for f in fields(node)}
+    found = difflib.get_close_matches(full_key.rpartition(".")[2], known, n=1)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and the ones that caused it."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__
+    return chain
