@@ -95,7 +95,7 @@ def test_permuted_latents_are_as_far_as_any_two_particles(rng, n):
 
 def test_displacement_by_half_the_typical_distance():
     mu = np.array([[0.0, 0.0], [4.0, 0.0]])
-    assert displacement_ratio(mu, mu + [0.0, 2.0]) == pytest.approx(0.5)
+    assert displacement_ratio(mu, mu + np.array([0.0, 2.0])) == pytest.approx(0.5)
 
 
 def test_neighbour_rank_counts_who_lies_between():
