@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -25,7 +26,11 @@ SHARED = (
 # What decides a run's numbers, beside its task's own slots.
 TRAINING = ("task", "seed", "batch_size", "lr", "zdim", "precision", "weight_decay", "beta", "beta_control")
 SLOTS = ("encoder_input", "latents", "decoder")
+DATA_PATHS = ("particles", "poses", "ctf", "labels", "ind", "datadir")
+# Of the data, what says where and how it is kept rather than what it is.
 NOT_DATA = ("cache_dir", "residency", "name")
+# Of the data, what the loader is told rather than the particle files.
+NOT_FILES = ("residency", "name")
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -65,7 +70,8 @@ def source_config(config: DictConfig, experiment: str) -> DictConfig:
     standard, special = compose(data), compose(data, f"+exp={experiment}")
     for name in SHARED:
         if special[name] == standard[name] or name in ("data", "trainer", "paths", "logger"):
-            OmegaConf.update(special, name, config[name], merge=False)
+            # A configuration read from a file has lost its types: merged into a typed node, it takes on that node's.
+            OmegaConf.update(special, name, config[name], merge=name in ("trainer", "paths"))
     return special
 
 
@@ -92,9 +98,17 @@ def check(config: DictConfig) -> DictConfig:
     for key in sorted(OmegaConf.missing_keys(resolved)):
         raise InputError(f"{key} is not set; give it on the command line, as in {key}=...")
     OmegaConf.resolve(resolved)
-    for key, value, allowed in _ranges(resolved):
+    for name in DATA_PATHS:
+        if resolved.data.get(name):
+            # The same name means another file in another folder: it would find the wrong run.
+            resolved.data[name] = os.path.abspath(Path(resolved.data[name]).expanduser())  # noqa: PTH100
+    for key, value, allowed in _described(resolved):
         if value is None:
             continue
+        if allowed["one_of"] and value not in allowed["one_of"]:
+            raise InputError(
+                f"{key}={value}: expected one of {', '.join(allowed['one_of'])} ({allowed['help']})"
+            )
         if allowed["at_least"] is not None and not value >= allowed["at_least"]:
             raise InputError(f"{key}={value}: expected at least {allowed['at_least']} ({allowed['help']})")
         if allowed["above"] is not None and not value > allowed["above"]:
@@ -102,15 +116,26 @@ def check(config: DictConfig) -> DictConfig:
     return resolved
 
 
-def _ranges(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield key, value and described range of every key of a configuration."""
+def _described(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield key, value and description of every key; refuse one that was added, or deleted, by force."""
     described = OmegaConf.get_type(node)
-    metadata = {f.name: f.metadata for f in fields(described)} if hasattr(described, "__dataclass_fields__") else {}
+    known = (
+        {f.name: f.metadata for f in fields(described)}
+        if hasattr(described, "__dataclass_fields__")
+        else None
+    )
+    if known is not None:
+        for name in sorted(known.keys() - set(map(str, node))):
+            raise InputError(f"{prefix}{name} was deleted, expected a value; leave ~{prefix}{name} out")
+        for name in sorted(set(map(str, node)) - known.keys()):
+            raise InputError(
+                f"{prefix}{name}: there is no such key; `python run.py --cfg job` shows those there are"
+            )
     for name, value in node.items():
         if isinstance(value, DictConfig):
-            yield from _ranges(value, f"{prefix}{name}.")
-        elif "help" in metadata.get(str(name), {}):
-            yield f"{prefix}{name}", value, dict(metadata[str(name)])
+            yield from _described(value, f"{prefix}{name}.")
+        elif known and "help" in known[str(name)]:
+            yield f"{prefix}{name}", value, dict(known[str(name)])
 
 
 def decisive(config: DictConfig) -> dict[str, Any]:
@@ -120,7 +145,8 @@ def decisive(config: DictConfig) -> dict[str, Any]:
     decisive part.
     """
     plain = to_dict(config)
-    names = (*TRAINING, *SLOTS, *(("table_lr",) if "init" in plain["latents"] else ()))
+    is_trained_table = "init" in plain["latents"] and not plain["latents"]["frozen"]
+    names = (*TRAINING, *SLOTS, *(("table_lr",) if is_trained_table else ()))
     part = {name: plain[name] for name in names}
     part["data"] = {key: value for key, value in plain["data"].items() if key not in NOT_DATA}
     part["max_epochs"] = plain["trainer"]["max_epochs"]

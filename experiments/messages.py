@@ -18,14 +18,17 @@ def one_line(error: BaseException) -> str:
         For an :class:`InputError` its message; for Hydra's and OmegaConf's what they say, with the full key first;
         for others also their type, and how to see the traceback.
     """
-    parts = [" ".join(str(part).split()) for part in _chain(error) if str(part)]
-    text = "; ".join(dict.fromkeys(parts))
+    chain = _chain(error)
+    for part in chain:  # Hydra wraps what the parts that it builds raise
+        if isinstance(part, InputError):
+            return _on_one_line(part)
+    text = "; ".join(dict.fromkeys(_on_one_line(part) for part in chain if str(part)))
     module = type(error).__module__.partition(".")[0]
-    if isinstance(error, InputError):
-        return parts[0]
     if module in ("hydra", "omegaconf"):
         key = re.search(r"full_key: (\S+)", text)
-        text = re.sub(r"\s*(full_key: \S+|(object|reference)_type=\S+|To append [^;]*|Config search path.*)", "", text)
+        text = re.sub(
+            r"\s*(full_key: \S+|(object|reference)_type=\S+|To append [^;]*|Config search path.*)", "", text
+        )
         text = re.sub(r"(; )+$", "", text).replace(".; Key", "; key")
         if text.startswith("Could not override 'exp'"):
             return "exp: write +exp=NAME, with a plus; `python run.py --help` lists the names"
@@ -33,11 +36,16 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
 
 
+def _on_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
 def _nearest(full_key: str, text: str) -> str:
-    """Name the valid key that a misspelt one resembles."""
-    if "not in" not in text:
-        return ""
-    known = {f.name for node in SCHEMAS.values() for f in fields(node)}
+    """Name the valid key of the same node that a misspelt one resembles."""
+    node = re.search(r"not in '(\w+)'", text)
+    known = {
+        f.name for schema in SCHEMAS.values() for f in fields(schema) if node and schema.__name__ == node[1]
+    }
     found = difflib.get_close_matches(full_key.rpartition(".")[2], known, n=1)
     return f" Did you mean {found[0]}?" if found else ""
 

@@ -19,9 +19,17 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-def key(help_text: str, at_least: float | None = None, above: float | None = None) -> Any:
-    """Describe a key: one line of help, and the smallest value allowed."""
-    return field(default=MISSING, metadata={"help": help_text, "at_least": at_least, "above": above})
+def key(
+    help_text: str, at_least: float | None = None, above: float | None = None, one_of: tuple[str, ...] = ()
+) -> Any:
+    """Describe a key: one line of help, and the values allowed."""
+    allowed = {"at_least": at_least, "above": above, "one_of": one_of}
+    return field(default=MISSING, metadata={"help": help_text, **allowed})
+
+
+RESIDENCIES = ("memory", "disk")
+ACTIVATIONS = ("relu", "leaky_relu")
+PE_TYPES = ("geom_lowf", "geom_ft", "geom_full", "geom_nohighf", "linear_lowf", "gaussian", "none")
 
 
 @dataclass
@@ -30,7 +38,7 @@ class SimulatedData:
 
     _target_: str = MISSING
     name: str = key("part of the run's folder")
-    residency: str = key("memory, or disk for what does not fit")
+    residency: str = key("memory, or disk for what does not fit", one_of=RESIDENCIES)
     n_particles: int = key("number of particles", at_least=1)
     box_px: int = key("side of the images in px, even", at_least=2)
     snr: float = key("variance of the signal over that of the noise", above=0)
@@ -53,7 +61,7 @@ class CryodrgnData:
 
     _target_: str = MISSING
     name: str = key("part of the run's folder")
-    residency: str = key("memory, or disk for what does not fit")
+    residency: str = key("memory, or disk for what does not fit", one_of=RESIDENCIES)
     particles: str = key(".mrcs, .mrc, .star, .cs or .txt")
     poses: str | None = key(".pkl, .npz, .star or .cs")
     ctf: str | None = key(".pkl, .npz, .star or .cs; null: no CTF")
@@ -95,7 +103,7 @@ class Network:
 
     layers: int = key("hidden layers", at_least=1)
     width: int = key("units of a hidden layer", at_least=1)
-    activation: str = key("relu or leaky_relu")
+    activation: str = key("between layers", one_of=ACTIVATIONS)
 
 
 @dataclass
@@ -103,9 +111,9 @@ class Decoder(Network):
     """conf/decoder: see lightning_modules.decoder.SliceDecoder."""
 
     _target_: str = MISSING
-    pe_type: str = key("positional encoding: " + "geom_lowf, geom_ft, geom_full, geom_nohighf, linear_lowf, gaussian, none")
+    pe_type: str = key("positional encoding", one_of=PE_TYPES)
     pe_dim: int | None = key("its number of frequencies; null: D/2", at_least=2)
-    domain: str = key("fourier or hartley")
+    domain: str = key("what V(z) is a function of", one_of=("fourier", "hartley"))
     feat_sigma: float = key("scale of the gaussian encoding", above=0)
 
 
@@ -117,7 +125,7 @@ class EncoderLatents:
     _partial_: bool = True
     layers: int = key("hidden layers", at_least=1)
     width: int = key("units of a hidden layer", at_least=1)
-    activation: str = key("relu or leaky_relu")
+    activation: str = key("between layers", one_of=ACTIVATIONS)
 
 
 @dataclass
@@ -204,7 +212,7 @@ class WandbLogger:
     project: str = key("W&B project")
     entity: str | None = key("W&B team or user")
     group: str | None = key("runs of one sweep share a group")
-    mode: str = key("offline, or online where a key is at hand")
+    mode: str = key("online needs a key", one_of=("offline", "online", "disabled"))
     tags: list[str] = key("W&B tags")
 
 
