@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,14 @@ def source_config(config: DictConfig, experiment: str) -> DictConfig:
     """
     if not (CONF_DIR / "exp" / f"{experiment}.yaml").is_file():
         raise InputError(
-            f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished run"
+            f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished "
+            "run"
         )
     data = f"data={data_choice(config)}"
     standard, special = compose(data), compose(data, f"+exp={experiment}")
     for name in SHARED:
         if special[name] == standard[name] or name in ("data", "trainer", "paths", "logger"):
-            # A configuration read from a file has lost its types: merged into a typed node, it takes on that node's.
+            # A configuration read from a file has lost its types; merged, it takes on the node's.
             OmegaConf.update(special, name, config[name], merge=name in ("trainer", "paths"))
     return special
 
@@ -106,9 +107,8 @@ def check(config: DictConfig) -> DictConfig:
         if value is None:
             continue
         if allowed["one_of"] and value not in allowed["one_of"]:
-            raise InputError(
-                f"{key}={value}: expected one of {', '.join(allowed['one_of'])} ({allowed['help']})"
-            )
+            choices = ", ".join(allowed["one_of"])
+            raise InputError(f"{key}={value}: expected one of {choices} ({allowed['help']})")
         if allowed["at_least"] is not None and not value >= allowed["at_least"]:
             raise InputError(f"{key}={value}: expected at least {allowed['at_least']} ({allowed['help']})")
         if allowed["above"] is not None and not value > allowed["above"]:
@@ -118,24 +118,18 @@ def check(config: DictConfig) -> DictConfig:
 
 def _described(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield key, value and description of every key; refuse one that was added, or deleted, by force."""
-    described = OmegaConf.get_type(node)
-    known = (
-        {f.name: f.metadata for f in fields(described)}
-        if hasattr(described, "__dataclass_fields__")
-        else None
-    )
-    if known is not None:
-        for name in sorted(known.keys() - set(map(str, node))):
-            raise InputError(f"{prefix}{name} was deleted, expected a value; leave ~{prefix}{name} out")
-        for name in sorted(set(map(str, node)) - known.keys()):
-            raise InputError(
-                f"{prefix}{name}: there is no such key; `python run.py --cfg job` shows those there are"
-            )
-    for name, value in node.items():
+    schema_of_node = OmegaConf.get_type(node)
+    known = {f.name: f.metadata for f in fields(schema_of_node)} if is_dataclass(schema_of_node) else {}
+    given = {str(name): value for name, value in node.items()}
+    for name in sorted(known.keys() - given.keys()):
+        raise InputError(f"{prefix}{name} was deleted, expected a value; leave ~{prefix}{name} out")
+    for name in sorted(given.keys() - known.keys()) if known else ():
+        raise InputError(f"{prefix}{name}: there is no such key; `python run.py --cfg job` shows all")
+    for name, value in given.items():
         if isinstance(value, DictConfig):
             yield from _described(value, f"{prefix}{name}.")
-        elif known and "help" in known[str(name)]:
-            yield f"{prefix}{name}", value, dict(known[str(name)])
+        elif "help" in known.get(name, {}):
+            yield f"{prefix}{name}", value, dict(known[name])
 
 
 def decisive(config: DictConfig) -> dict[str, Any]:

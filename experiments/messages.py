@@ -7,6 +7,9 @@ from dataclasses import fields
 from experiments.schema import SCHEMAS
 from lightning_modules.errors import InputError
 
+# What Hydra and OmegaConf add to their messages, and nobody needs.
+NOISE = (r"full_key: \S+", r"(object|reference)_type=\S+", "To append [^;]*", "Config search path.*")
+
 
 def one_line(error: BaseException) -> str:
     """Say in one line what went wrong.
@@ -15,8 +18,8 @@ def one_line(error: BaseException) -> str:
         error: ours, Hydra's, or an unexpected one.
 
     Returns:
-        For an :class:`InputError` its message; for Hydra's and OmegaConf's what they say, with the full key first;
-        for others also their type, and how to see the traceback.
+        For an :class:`InputError` its message; for Hydra's and OmegaConf's what they say, with the full key
+        first; for others also their type, and how to see the traceback.
     """
     chain = _chain(error)
     for part in chain:  # Hydra wraps what the parts that it builds raise
@@ -26,9 +29,7 @@ def one_line(error: BaseException) -> str:
     module = type(error).__module__.partition(".")[0]
     if module in ("hydra", "omegaconf"):
         key = re.search(r"full_key: (\S+)", text)
-        text = re.sub(
-            r"\s*(full_key: \S+|(object|reference)_type=\S+|To append [^;]*|Config search path.*)", "", text
-        )
+        text = re.sub(rf"\s*({'|'.join(NOISE)})", "", text)
         text = re.sub(r"(; )+$", "", text).replace(".; Key", "; key")
         if text.startswith("Could not override 'exp'"):
             return "exp: write +exp=NAME, with a plus; `python run.py --help` lists the names"
@@ -43,9 +44,8 @@ def _on_one_line(error: BaseException) -> str:
 def _nearest(full_key: str, text: str) -> str:
     """Name the valid key of the same node that a misspelt one resembles."""
     node = re.search(r"not in '(\w+)'", text)
-    known = {
-        f.name for schema in SCHEMAS.values() for f in fields(schema) if node and schema.__name__ == node[1]
-    }
+    schemas = [schema for schema in SCHEMAS.values() if node and schema.__name__ == node[1]]
+    known = [f.name for schema in schemas for f in fields(schema)]
     found = difflib.get_close_matches(full_key.rpartition(".")[2], known, n=1)
     return f" Did you mean {found[0]}?" if found else ""
 

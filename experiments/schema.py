@@ -2,6 +2,7 @@
 
 The values are in conf/; these classes make Hydra refuse a misspelt key or a value of the wrong type, by name.
 """
+# ruff: noqa: RUF009  key() returns a dataclass field
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
