@@ -73,11 +73,11 @@ class PermutedTwin:
     def prepare(self, particles: Particles, formation: ImageFormation, seed: int) -> None:
         """Draw the partners."""
         self.images = particles.images
-        self.partner = torch.from_numpy(derangement(len(particles), seed))
+        self.partner = torch.from_numpy(derangement(len(particles), seed)).to(particles.images.device)
 
     def __call__(self, y: Tensor, shift_px: Tensor, index: Tensor) -> Tensor:
         """Fetch the partners' images."""
-        return fetch(self.images, self.partner[index.cpu()], y)
+        return fetch(self.images, self.partner[index.to(self.partner.device)], y)
 
 
 class _PreparedImages:

@@ -31,7 +31,7 @@ class ParticleFiles:
         labels: .npz with the known ``state`` (N,) or ``hinge_rad`` (N,) of simulated particles.
         ind: .pkl, .npy, .npz or .txt of indices, from 0: the particles to take, in this order.
         datadir: folder of the stacks that a .star or .cs names; None for the folder of that file.
-        invert: multiply the images by -1 (``cryodrgn train_vae`` has it off, the paper's data need it on).
+        invert: multiply the images by -1, as ``cryodrgn train_vae`` does unless told ``--uninvert-data``.
         window: multiply the images by a soft circular window in real space.
         window_r: radius at which the window starts to fall, as a fraction of half the box.
         n_particles: take only the first so many (of those selected by ``ind``).
@@ -49,6 +49,10 @@ class ParticleFiles:
     window_r: float = 0.85
     n_particles: int | None = None
     pixel_size_angstrom: float | None = None
+
+    def particle_files(self) -> "ParticleFiles":
+        """Return the set itself: data slots that make their files first return what they made."""
+        return self
 
     def checked(self) -> "ParticleFiles":
         """Return a copy with absolute paths, all of which exist, and values within their ranges.

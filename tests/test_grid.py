@@ -1,0 +1,77 @@
+"""Every cryo-EM experiment runs, and does what its figure in the paper needs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments.configs import CONF_DIR
+from tests.tiny import tiny
+
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "exp").glob("*.yaml"))
+CRYO_EM = {
+    "baseline", "vlt_random", "vlt_zero", "vlt_zero_frozen", "vlt_random_frozen", "vlt_pretrained_frozen",
+    "evil_twin_permuted", "evil_twin_permuted_large", "evil_twin_noise", "shift_1px", "rotate_90",
+    "baseline_small", "evil_twin_permuted_small",
+    "vlt_pretrained", "vlt_permuted", "vlt_random_clusters", "baseline_large", "evil_twin_noise_standard",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """One folder of runs for the whole grid, so that sources are found."""
+    return tmp_path_factory.mktemp("house")
+
+
+def test_the_grid_is_complete():
+    assert set(EXPERIMENTS) >= CRYO_EM
+
+
+@pytest.mark.parametrize("exp", sorted(CRYO_EM))
+def test_every_experiment_runs(house, exp):
+    metrics = tiny(house, f"+exp={exp}").metrics
+    assert metrics
+    assert all(value is None or math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("exp", ["vlt_zero_frozen", "vlt_random_frozen", "vlt_pretrained_frozen"])
+def test_a_frozen_table_is_bit_equal_after_training(house, exp):
+    from experiments.building import model_of, particles_of, read_latents, trained_model
+
+    run = tiny(house, f"+exp={exp}")
+    particles = particles_of(run.config)
+    source = run.source()
+    start = model_of(run.config, particles, source and read_latents(source.folder)).latents.table.weight
+    assert start.equal(trained_model(run, particles).latents.table.weight)
+
+
+def test_the_z_written_is_the_z_of_what_was_trained(house):
+    """A table's rows; for a twin run, the encoding of the twin and not of the image itself."""
+    from experiments.building import particles_of, trained_model
+    from lightning_modules.encoder_inputs import IdentityInput
+
+    table = tiny(house, "+exp=vlt_random")
+    model = trained_model(table, particles_of(table.config))
+    with np.load(table.folder / "latents.npz") as stored:
+        rows = model.latents.table.weight.detach().numpy()
+        assert np.array_equal(np.hstack([stored["mu"], stored["logvar"]]), rows)
+
+    twin = tiny(house, "+exp=evil_twin_permuted")
+    model = trained_model(twin, particles_of(twin.config))
+    with np.load(twin.folder / "latents.npz") as stored:
+        assert np.allclose(model.encode().mu, stored["mu"], atol=1e-6)
+        model.see(IdentityInput())
+        assert not np.allclose(model.encode().mu, stored["mu"], atol=1e-3)
+
+
+def test_an_unaltered_image_stays_where_it_was(house):
+    metrics = tiny(house, "+exp=shift_1px", "encoder_input.dx_px=0").metrics
+    assert metrics["amortization/displacement_ratio"] < 1e-5
+    assert metrics["amortization/neighbour_rank"] == 0
+
+
+def test_a_table_cannot_be_tested_for_amortization(house):
+    from lightning_modules.errors import InputError
+
+    with pytest.raises(InputError, match="lookup table"):
+        tiny(house, "+exp=shift_1px", "task.source=vlt_random")

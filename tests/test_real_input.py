@@ -1,0 +1,58 @@
+"""Particles made by others, through the whole suite."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments.configs import compose
+from experiments.runs import execute
+from lightning_modules.particle_files import ParticleFiles
+from lightning_modules.particles import load_particles
+
+
+def toy(shared_data, tmp_path, *overrides):
+    folder = shared_data / "particles"
+    return compose(
+        "data=cryodrgn",
+        f"data.particles={folder}/toy_projections.mrcs",
+        f"data.poses={folder}/toy_rot_trans.pkl",
+        f"data.ctf={folder}/test_ctf.pkl",
+        f"paths.runs={tmp_path}/runs",
+        f"paths.cache={tmp_path}/cache",
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false",
+        *overrides,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exp", ["baseline", "evil_twin_permuted"])
+def test_a_thousand_particles_made_by_others_train(shared_data, tmp_path, exp):
+    run = execute(toy(shared_data, tmp_path, f"+exp={exp}"))
+    with (run.folder / "log.csv").open() as file:
+        losses = [float(row["loss/total"]) for row in csv.DictReader(file)]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    with np.load(run.folder / "latents.npz") as stored:
+        assert stored["mu"].shape == (1000, 8)
+    assert run.metrics.keys() >= {"loss/total", "images_per_s"}
+    assert not any(key.startswith("latents/knn") for key in run.metrics)  # nobody knows their conformations
+
+
+@pytest.mark.slow
+def test_a_run_without_a_ctf(shared_data, tmp_path):
+    metrics = execute(toy(shared_data, tmp_path, "data.ctf=null", "data.n_particles=64")).metrics
+    assert 0 < metrics["loss/reconstruction"] < 2
+
+
+def test_seven_real_images_of_empiar_10076_load_through_their_star_file(shared_data, tmp_path):
+    folder = shared_data / "particles"
+    star = tmp_path / "empiar_10076_7.star"
+    shutil.copy(folder / "empiar_10076_7.star", star)
+    particles = load_particles(ParticleFiles(str(star), datadir=str(folder), ctf=str(star), invert=True))
+    assert len(particles) == 7 and particles.box_px == 320
+    assert particles.images.isfinite().all()
+    optics = particles.ctf_params[:, 4:7]
+    assert np.allclose(optics, [[300.0, 2.7, 0.07]] * 7)

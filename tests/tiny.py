@@ -1,0 +1,23 @@
+"""The smallest settings at which every experiment still does all that it does."""
+
+from pathlib import Path
+
+from experiments.configs import compose
+from experiments.runs import Run, execute
+
+SETTINGS = (
+    "data.n_particles=24",
+    "data.box_px=16",
+    "data.shift_px=0.5",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "precision=float32",
+    "decoder.width=16",
+    "zdim=3",
+)
+
+
+def tiny(folder: Path, *overrides: str) -> Run:
+    """Carry out an experiment at the smallest size, everything below a folder."""
+    return execute(compose(*SETTINGS, f"paths.runs={folder}/runs", f"paths.cache={folder}/cache", *overrides))
