@@ -42,13 +42,14 @@ class CryoVAE(pl.LightningModule):
         table_lr: float = 1e-3,
         bfloat16: bool = False,
         seed: int = 0,
+        particles_follow: bool = True,
     ) -> None:
         """Put the parts together.
 
         Args:
             particles: what is trained on.
             formation: centring and CTF.
-            encoder_input: what the encoder sees; already prepared.
+            encoder_input: what the encoder sees.
             latents: q(z|x).
             decoder: renders slices.
             beta: weight of the KL, as a function of the particles seen so far.
@@ -57,7 +58,8 @@ class CryoVAE(pl.LightningModule):
             weight_decay: of the networks.
             table_lr: SparseAdam's learning rate of the lookup table.
             bfloat16: matrix products in bfloat16; all else stays float32.
-            seed: of the noise in z.
+            seed: of the noise in z, the order and the twins.
+            particles_follow: the particles move to the device with the model; if not, minibatches do.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -65,7 +67,25 @@ class CryoVAE(pl.LightningModule):
         self.latents, self.decoder = latents, decoder
         self.beta, self.beta_control = beta, beta_control
         self.lr, self.weight_decay, self.table_lr = lr, weight_decay, table_lr
-        self.bfloat16, self.seed = bfloat16, seed
+        self.bfloat16, self.seed, self.particles_follow = bfloat16, seed, particles_follow
+        self._prepared_on: torch.device | None = None
+
+    def prepare(self) -> None:
+        """Bring the particles to the device, unless they are to stay on disk; fix what the encoder will see."""
+        if self._prepared_on == self.device:
+            return
+        if self.particles_follow:
+            self.particles = self.particles.to(self.device)
+        self.encoder_input.prepare(self.particles, self.formation, self.seed)
+        self._prepared_on = self.device
+
+    def see(self, encoder_input: EncoderInput) -> None:
+        """Show the encoder something else from now on."""
+        self.encoder_input, self._prepared_on = encoder_input, None
+
+    def on_fit_start(self) -> None:
+        """Prepare once the trainer has chosen the device."""
+        self.prepare()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the networks; SparseAdam for the rows of a trained table, each row moved when it is seen."""
@@ -148,6 +168,7 @@ class CryoVAE(pl.LightningModule):
             mu and logvar, each (N, zdim) float32 on the CPU.
         """
         self.eval()
+        self.prepare()
         inferred = [self.infer(index)[:2] for index in torch.arange(len(self.particles)).split(batch_size)]
         mu, logvar = (torch.cat(part).cpu() for part in zip(*inferred, strict=True))
         return Latents(mu, logvar)
