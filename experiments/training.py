@@ -74,7 +74,7 @@ def fit(run: Run, model: CryoVAE, epochs: EpochLog, tracker: Logger | None = Non
         callbacks.append(ProgressLine(config.name, n_particles))
     callbacks.append(LastCheckpoint(run))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(num_workers|val_dataloader|on_epoch|litlogger|Tip).*")
+        warnings.filterwarnings("ignore", message=".*(num_workers|val_dataloader|on_epoch|litlogger|Tip|LeafSpec).*")
         trainer = pl.Trainer(
             max_epochs=config.trainer.max_epochs,
             accelerator=config.trainer.accelerator,
