@@ -36,6 +36,8 @@ class EpochLog(Callback):
         losses = {name: float(trainer.callback_metrics[name]) for name in LOSSES}
         speed = {"time/epoch_s": seconds, "images_per_s": self.n_particles / seconds}
         self.rows.append({"epoch": trainer.current_epoch + 1, **losses, **speed})
+        for tracker in trainer.loggers:  # it has the losses already
+            tracker.log_metrics(speed)
         write_atomically(self.path, self._write)
 
     def _write(self, path: Path) -> None:
