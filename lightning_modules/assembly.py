@@ -15,11 +15,11 @@ from scipy.spatial.transform import Rotation
 BOX_ANGSTROM = 320 * 1.31
 """Side of the box: EMPIAR-10076's 320 px of 1.31 A, whatever the number of pixels it is sampled with."""
 
-ATOM_SIGMA_ANGSTROM = 6.0
+ATOM_SIGMA_ANGSTROM = 8.0
 """Standard deviation of one pseudo-atom's Gaussian density."""
 
-VOLUME_PER_ATOM = 2000.0
-"""Cubic angstrom of a domain per pseudo-atom of unit mass: the same density everywhere."""
+ATOM_SPACING_ANGSTROM = 12.5
+"""One pseudo-atom of unit mass per cube of this side: the same density everywhere."""
 
 STRUCTURE_SEED = 10076
 """Places the atoms. Fixed, so that every data set shows the same complex."""
@@ -32,10 +32,19 @@ class Ellipsoid:
     center: tuple[float, float, float]
     semi_axes: tuple[float, float, float]
 
-    @property
-    def n_atoms(self) -> int:
-        """Number of pseudo-atoms at the common density."""
-        return round(4 / 3 * np.pi * float(np.prod(self.semi_axes)) / VOLUME_PER_ATOM)
+    def fill(self, rng: np.random.RandomState) -> NDArray[np.float64]:
+        """Positions (K, 3) in angstrom, one drawn in every cube whose middle lies inside.
+
+        Drawn this way and not independently, atoms leave no clumps and holes: at low resolution a domain is
+        its shape, and what tells the states apart is not drowned by the texture of the core.
+        """
+        reach = np.ceil(np.asarray(self.semi_axes) / ATOM_SPACING_ANGSTROM)
+        grids = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
+        middles = np.stack(grids, axis=-1).reshape(-1, 3) * ATOM_SPACING_ANGSTROM
+        inside = np.square(middles / np.asarray(self.semi_axes)).sum(axis=1) <= 1
+        jitter = rng.uniform(-0.5, 0.5, middles[inside].shape) * ATOM_SPACING_ANGSTROM
+        atoms: NDArray[np.float64] = np.asarray(self.center) + middles[inside] + jitter
+        return atoms
 
 
 @dataclass(frozen=True)
@@ -48,46 +57,35 @@ class Hinge:
 
 # The layout has no mirror plane, so that a reconstruction of the wrong hand is told apart.
 DOMAINS: dict[str, tuple[Ellipsoid, ...]] = {
-    "core": (Ellipsoid((0, -8, 0), (92, 80, 62)),),
-    "stalk": (Ellipsoid((80, 55, -12), (40, 18, 18)), Ellipsoid((108, 68, -18), (26, 26, 26))),
-    "base": (Ellipsoid((40, -86, 30), (44, 30, 34)),),
-    "central_protuberance": (Ellipsoid((5, 92, 12), (38, 34, 30)),),
-    "shoulder": (Ellipsoid((-88, 10, 48), (34, 40, 30)),),
+    "core": (Ellipsoid((0, -2, 0), (70, 60, 50)),),
+    "stalk": (Ellipsoid((68, 44, -12), (36, 20, 20)), Ellipsoid((92, 56, -18), (34, 34, 34))),
+    "base": (Ellipsoid((34, -76, 26), (48, 42, 40)),),
+    "central_protuberance": (Ellipsoid((-8, 82, 10), (46, 44, 40)),),
+    "shoulder": (Ellipsoid((-88, -4, 36), (42, 46, 42)),),
 }
 
-HINGE = Hinge(pivot=(52, 40, -8), axis=(0.2, 0.1, 1.0))
+HINGE = Hinge(pivot=(44, 30, -8), axis=(0.2, 0.1, 1.0))
 
-ALWAYS_PRESENT = ("core", "stalk")
-
-# First the main assembly path, each state one domain richer, then the parallel paths.
+# The first four are like EMPIAR-10076's major classes: base and central protuberance join in either order.
 STATES: tuple[tuple[str, ...], ...] = (
     (),
-    ("base",),
-    ("base", "central_protuberance"),
-    ("base", "central_protuberance", "shoulder"),
-    ("central_protuberance",),
-    ("shoulder",),
     ("base", "shoulder"),
     ("central_protuberance", "shoulder"),
+    ("base", "central_protuberance", "shoulder"),
+    ("shoulder",),
+    ("base",),
+    ("central_protuberance",),
+    ("base", "central_protuberance"),
 )
 """Optional domains present in each assembly state; a state is its index here."""
 
 
 @lru_cache(maxsize=1)
 def _domain_atoms() -> dict[str, NDArray[np.float64]]:
-    """Atom positions (K, 3) of every domain with the hinge at rest, uniform in its ellipsoids."""
+    """Atom positions (K, 3) of every domain with the hinge at rest."""
     # RandomState's stream never changes between versions of numpy: the complex is the same everywhere.
     rng = np.random.RandomState(STRUCTURE_SEED)
-    atoms = {}
-    for name, ellipsoids in DOMAINS.items():
-        parts = []
-        for solid in ellipsoids:
-            direction = rng.standard_normal((solid.n_atoms, 3))
-            direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-            radius = rng.uniform(size=(solid.n_atoms, 1)) ** (1 / 3)
-            parts.append(np.asarray(solid.center) + direction * radius * np.asarray(solid.semi_axes))
-        atoms[name] = np.concatenate(parts)
-    return atoms
+    return {name: np.concatenate([solid.fill(rng) for solid in solids]) for name, solids in DOMAINS.items()}
 
 
 def atom_positions(state: int, hinge_rad: float) -> NDArray[np.float64]:
@@ -110,6 +108,6 @@ def atom_positions(state: int, hinge_rad: float) -> NDArray[np.float64]:
 
 def radius_angstrom(hinge_range_rad: float) -> float:
     """Largest distance of an atom from the centre over all states and angles in +-hinge_range_rad / 2."""
-    full = STATES.index(("base", "central_protuberance", "shoulder"))
+    full = STATES.index(max(STATES, key=len))
     angles = np.linspace(-hinge_range_rad / 2, hinge_range_rad / 2, 37)
     return max(float(np.linalg.norm(atom_positions(full, angle), axis=1).max()) for angle in angles)

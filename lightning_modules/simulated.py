@@ -23,6 +23,7 @@ from lightning_modules.assembly import (
     radius_angstrom,
 )
 from lightning_modules.errors import InputError
+from lightning_modules.particle_files import ParticleFiles
 from lightning_modules.projection import density
 from lightning_modules.simulated_stack import FILES, FORMAT_VERSION, write
 
@@ -64,7 +65,7 @@ class SimulatedParticles:
     snr: float = 0.1
     seed: int = 0
     n_states: int = 4
-    hinge_deg: float = 90.0
+    hinge_deg: float = 120.0
     shift_px: float = 1.0
     defocus_angstrom: float = 15000.0
     defocus_spread_angstrom: float = 5000.0
@@ -122,6 +123,14 @@ class SimulatedParticles:
                 f" ({error.strerror or error}); give a folder on a disk that can be written"
             ) from error
         return folder
+
+    def particle_files(self) -> ParticleFiles:
+        """Make the files unless they exist, and describe them to the loader that reads a user's particles."""
+        folder = self.ensure()
+        particles, poses, ctf, labels = (
+            str(folder / name) for name in ("particles.mrcs", "poses.pkl", "ctf.pkl", "labels.npz")
+        )
+        return ParticleFiles(particles, poses=poses, ctf=ctf, labels=labels)
 
     def true_volume(self, state: int, hinge_rad: float, box_px: int | None = None) -> NDArray[np.float32]:
         """Density of one conformation in cryoDRGN's orientation.
