@@ -35,9 +35,8 @@ class SimulatedParticles:
     """A set of simulated particles: its settings, its files, its true volumes.
 
     The optics are EMPIAR-10076's. The box is always 419.2 A wide (320 px of 1.31 A), so ``box_px`` sets the
-    pixel size. Particles are dark: an image is cryoDRGN's CTF, negative at low frequency, times the
-    projection of a positive density. Volumes come out positive when the data are not inverted, which
-    cryoDRGN's commands call ``--uninvert-data``.
+    pixel size. Particles are light on dark, as RELION extracts them. cryoDRGN's commands invert by default;
+    an inverted image is cryoDRGN's CTF, negative at low frequency, times the projection of a positive density.
 
     Attributes:
         n_particles: N.
@@ -130,7 +129,7 @@ class SimulatedParticles:
         particles, poses, ctf, labels = (
             str(folder / name) for name in ("particles.mrcs", "poses.pkl", "ctf.pkl", "labels.npz")
         )
-        return ParticleFiles(particles, poses=poses, ctf=ctf, labels=labels)
+        return ParticleFiles(particles, poses=poses, ctf=ctf, labels=labels, invert=True)
 
     def true_volume(self, state: int, hinge_rad: float, box_px: int | None = None) -> NDArray[np.float32]:
         """Density of one conformation in cryoDRGN's orientation.

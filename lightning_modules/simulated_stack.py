@@ -24,7 +24,7 @@ from lightning_modules.projection import ctf, image, spectrum
 if TYPE_CHECKING:
     from lightning_modules.simulated import SimulatedParticles
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the cache key: raise it when the numbers change for the same settings."""
 
 FILES = ("particles.mrcs", "poses.pkl", "ctf.pkl", "labels.npz", "simulation.json")
@@ -79,7 +79,7 @@ def draw(data: "SimulatedParticles", index: int) -> tuple[Particle, np.random.Ge
 
 
 def clean_image(data: "SimulatedParticles", particle: Particle, with_ctf: bool = True) -> NDArray[np.float32]:
-    """Noise-free image (D, D) of a particle, shifted and with its CTF."""
+    """Noise-free image (D, D) of a particle, shifted and with its CTF; dark on light, before inversion."""
     pixel_size = data.pixel_size_angstrom
     atoms = atom_positions(particle.state, particle.hinge_rad) / pixel_size
     # shift_px moves the image back to the centre, so the particle lies on the other side.
@@ -112,7 +112,8 @@ def chunks(
             particle, rng = draw(data, index)
             noise = rng.standard_normal((data.box_px, data.box_px), dtype=np.float32)
             particles.append(particle)
-            images.append(clean_image(data, particle) + np.float32(std) * noise)
+            # Light on dark, as RELION extracts particles and cryoDRGN expects them before it inverts.
+            images.append(np.float32(std) * noise - clean_image(data, particle))
         yield particles, np.stack(images)
 
 

@@ -97,9 +97,9 @@ def test_ctf_is_cryodrgns_on_its_lattice(small):
 
 
 def test_poses_centre_the_images(tmp_path):
-    """After cryoDRGN's own reading and centring, a shifted particle is the unshifted one."""
+    """After cryoDRGN's own reading, inversion and centring, a shifted particle is the unshifted one."""
     data = SimulatedParticles(n_particles=20, snr=inf, shift_px=2.0, cache_dir=str(tmp_path))
-    images = read_stack(data)
+    images = -read_stack(data)
     seen, lattice, mask = masked_hartley(images)
     poses = PoseTracker.load(str(data.ensure() / "poses.pkl"), len(images), lattice.D)
     centred = lattice.translate_ht(seen, poses.trans.unsqueeze(1), mask).squeeze(1)
@@ -125,7 +125,7 @@ def test_backprojection_gives_the_true_volume_positive_and_of_the_right_hand(tmp
     backproject_voxel.add_args(parser)
     inputs = cryodrgn_inputs(folder)
     # The default regularization dampens the low frequencies, where the CTF is weak.
-    options = ["--uninvert-data", "--no-half-maps", "--reg-weight", "0.01", "-o", str(tmp_path / "volume")]
+    options = ["--no-half-maps", "--reg-weight", "0.01", "-o", str(tmp_path / "volume")]
     backproject_voxel.main(parser.parse_args(inputs + options))
     volume, header = parse_mrc(str(tmp_path / "volume" / "backproject.mrc"))
     truth = data.true_volume(0, 0.0)
