@@ -14,6 +14,7 @@ from lightning_modules.encoder_inputs import EncoderInput, fetch
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latent_inits import Latents
+from lightning_modules.memory import keep_freed_memory
 from lightning_modules.particles import Particles
 
 
@@ -27,6 +28,8 @@ class CryoVAE(pl.LightningModule):
         latents: AmortizedEncoder or LookupTable.
         decoder: SliceDecoder.
     """
+
+    latents: Any  # torch's modules do not say which methods they have beside forward
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class CryoVAE(pl.LightningModule):
         self.latents, self.decoder = latents, decoder
         self.beta, self.beta_control = beta, beta_control
         self.lr, self.weight_decay, self.table_lr = lr, weight_decay, table_lr
-        self.bfloat16, self.seed, self.particles_follow = bfloat16, seed, particles_follow
+        self.in_bfloat16, self.seed, self.particles_follow = bfloat16, seed, particles_follow
         self._prepared_on: torch.device | None = None
 
     def prepare(self) -> None:
@@ -85,6 +88,7 @@ class CryoVAE(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Prepare once the trainer has chosen the device."""
+        keep_freed_memory()
         self.prepare()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -97,7 +101,7 @@ class CryoVAE(pl.LightningModule):
 
     def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast for the networks' matrix products, or nothing in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     def infer(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Infer q(z) of particles, from what the encoder sees of them.

@@ -5,17 +5,19 @@ computed, the other half is its conjugate. z enters the first layer linearly: on
 """
 
 import math
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latents import ACTIVATIONS
+from lightning_modules.residual_mlp import matmul_dtype, residual_mlp
 
 PE_TYPES = ("geom_ft", "geom_full", "geom_lowf", "geom_nohighf", "linear_lowf", "gaussian", "none")
 DOMAINS = ("fourier", "hartley")
+CACHED_ROWS = 4096  # of one layer's activations: 2 MB in bfloat16
 
 
 class SliceDecoder(nn.Module):
@@ -110,24 +112,16 @@ class SliceDecoder(nn.Module):
 
     def _network(self, coords: Tensor, z: Tensor) -> Tensor:
         """Evaluate the residual MLP at (B, n, 3) points; returns (B, n, outputs) float32."""
-        layers = getattr(self.decoder, "decoder", self.decoder).main
-        features = self.encoding(coords)
-        hidden = layers[1](_first_layer(layers[0], features, z))
-        return layers[2:](hidden).float()
+        # A few images at a time on a CPU: what one layer writes is then still in its cache for the next.
+        network, dtype = getattr(self.decoder, "decoder", self.decoder), matmul_dtype(coords.device)
+        images = max(1, CACHED_ROWS // coords.shape[1]) if coords.device.type == "cpu" else len(coords)
+        parts = zip(coords.split(images), z.split(images), strict=True)
+        return torch.cat([residual_mlp(network, self.encoding(some, dtype), z_some) for some, z_some in parts])
 
 
 def rotate(coords: Tensor, rotations: Tensor) -> Tensor:
     """Return coords @ rotation in float32, whatever autocast says: (M, 3), (B, 3, 3) -> (B, M, 3)."""
     return (coords[None, :, :, None] * rotations[:, None]).sum(dim=2)
-
-
-def _first_layer(layer: nn.Module, features: Tensor, z: Tensor) -> Tensor:
-    if not isinstance(layer, nn.Linear):  # cryoDRGN adds the input to the output where the sizes agree
-        return layer(torch.cat([features, z[:, None].expand(-1, features.shape[1], -1)], dim=-1))
-    n_features = features.shape[-1]
-    from_pixels = F.linear(features, layer.weight[:, :n_features])
-    from_z = F.linear(z, layer.weight[:, n_features:], layer.bias)
-    return from_pixels + from_z[:, None]
 
 
 class PositionalEncoding(nn.Module):
@@ -140,20 +134,23 @@ class PositionalEncoding(nn.Module):
         super().__init__()
         self.pe_type = pe_type
         self.decoder_half_px = lattice_px // 2
-        self._decoder = (decoder,)  # a tuple, so that its parameters are not registered twice
+        self._decoder: tuple[Any] = (decoder,)  # a tuple, so that its parameters are not registered twice
         frequencies = axis_frequencies(pe_type, lattice_px // 2, pe_dim or lattice_px // 2)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, coords: Tensor) -> Tensor:
-        """Encode (B, n, 3) points as (B, n, features), in float32."""
+    def forward(self, coords: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Encode (B, n, 3) points as (B, n, features), computed in float32, given in ``dtype``."""
         if self.pe_type == "none":
-            return coords
+            return coords.to(dtype)
         if self.pe_type == "gaussian":
             directions = self._decoder[0].rand_freqs * self.decoder_half_px
             phase = (coords[..., None, :] * directions).sum(-1)
         else:
             phase = coords[..., None] * self.frequencies
-        waves = torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+        n = phase.shape[-1]
+        waves = phase.new_empty(*phase.shape[:-1], 2 * n, dtype=dtype)
+        waves[..., :n] = torch.sin(phase)
+        waves[..., n:] = torch.cos(phase)
         return waves if self.pe_type == "gaussian" else waves.flatten(-2)
 
 

@@ -1,0 +1,117 @@
+"""cryoDRGN's residual MLP with its backward pass written out: the same values, fewer passes over memory.
+
+A step of the paper's decoder is a handful of matrix products over all pixels of a batch. What lies between them
+(residuals, biases, activations, casts) is bound by memory, and costs as much again when every one makes a new
+array. Here the residual is the accumulator of the product, and the rest happens in place.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def matmul_dtype(device: torch.device) -> torch.dtype:
+    """Return the type of matrix products: autocast's where it is on, else float32."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else torch.float32
+
+
+def residual_mlp(network: nn.Module, x: Tensor, z: Tensor | None = None) -> Tensor:
+    """Evaluate a network on the rows of x, all joined by the same z within an item of the batch.
+
+    Args:
+        network: ``cryodrgn.models.ResidLinearMLP`` of ReLUs or leaky ReLUs.
+        x: (B, n, inputs), or (B, n, inputs - zdim) when z is given; in the type of the matrix products.
+        z: (B, zdim). It enters the first layer linearly, so its product is taken once per item, not per row.
+
+    Returns:
+        (B, n, outputs) float32. Equals the network on (x, z) concatenated.
+    """
+    layers = list(network.main)  # type: ignore[arg-type]
+    linear = [getattr(layer, "linear", layer) for layer in layers[::2]]
+    residual = tuple(hasattr(layer, "linear") for layer in layers[::2])
+    first, bias = linear[0].weight, linear[0].bias[None]
+    if z is not None and residual[0]:  # cryoDRGN adds the input to the output where their sizes agree
+        x, z = torch.cat([x, z[:, None].expand(-1, x.shape[1], -1).to(x.dtype)], dim=-1), None
+    if z is not None:
+        with torch.autocast(x.device.type, enabled=False):
+            bias = bias + z @ first[:, x.shape[-1] :].t()
+            first = first[:, : x.shape[-1]]
+    slope = getattr(layers[1], "negative_slope", 0.0)
+    others = [parameter for layer in linear[1:] for parameter in (layer.weight, layer.bias)]
+    y: Tensor = _ResidualMLP.apply(x.flatten(0, 1), slope, residual, first, bias, *others)
+    return y.view(*x.shape[:2], -1)
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
+    """Return h W^T [+ b] [+ h]; a bias of shape (B, outputs) holds for a B-th part of the rows each."""
+    if residual and h.device.type == "cpu" and h.dtype == torch.bfloat16 and _cpu_fuses():
+        joint_bias = None if bias is None else bias.flatten()
+        return torch.ops.mkldnn._linear_pointwise.binary(h, h, weight, joint_bias, "add")
+    u = torch.addmm(h, h, weight.t()) if residual else torch.mm(h, weight.t())
+    if bias is not None:
+        u.view(bias.shape[0] if bias.dim() == 2 else 1, -1, u.shape[1]).add_(bias.view(-1, 1, u.shape[1]))
+    return u
+
+
+@functools.cache
+def _cpu_fuses() -> bool:
+    """Return whether oneDNN adds bias and residual while it writes the product: what torch.compile calls, too."""
+    try:
+        torch.ops.mkldnn._linear_pointwise.binary  # noqa: B018
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+class _ResidualMLP(torch.autograd.Function):
+    """h_l+1 = f(u_l), u_l = h_l W_l^T + b_l [+ h_l], l = 0 .. n, with no f after the last.
+
+    f is the leaky ReLU of a given slope; slope 0 is the ReLU. With g_l the gradient of the loss with respect to
+    u_l, the chain rule reads
+
+        dW_l = g_l^T h_l,   db_l = sum of g_l over rows,   dh_l = g_l W_l [+ g_l],   g_l-1 = dh_l * f'(u_l-1).
+
+    f'(u) is 1 where f(u) > 0 and the slope elsewhere, so the h_l are all that is kept. Products are of the type
+    of x; the gradients handed out are float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float, residual: tuple[bool, ...], *parameters: Tensor) -> Tensor:
+        """Evaluate (rows, inputs) -> (rows, outputs).
+
+        ``parameters`` are weight and bias of each layer. The first bias is (B, width): one for each B-th part
+        of the rows.
+        """
+        weights = [weight.to(x.dtype) for weight in parameters[::2]]
+        biases = [bias.to(x.dtype) for bias in parameters[1::2]]
+        hidden = [x]
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            u = _affine(hidden[-1], weight, bias, residual[layer])
+            hidden.append(nn.functional.leaky_relu_(u, slope) if layer + 1 < len(weights) else u)
+        ctx.save_for_backward(*hidden[:-1], *weights)
+        ctx.slope, ctx.residual, ctx.items = slope, residual, len(biases[0])
+        return hidden[-1].float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Hand out the gradients of x (if asked for) and of the parameters."""
+        n_layers = len(ctx.residual)
+        hidden, weights = ctx.saved_tensors[:n_layers], ctx.saved_tensors[n_layers:]
+        g = grad.to(hidden[0].dtype)
+        gradients: list[Tensor | None] = []
+        for layer in reversed(range(n_layers)):
+            h, weight = hidden[layer], weights[layer]
+            items = 1 if layer else ctx.items
+            db = g.view(items, -1, g.shape[1]).sum(1).float()
+            dw = torch.mm(g.t(), h).float()
+            gradients[:0] = [dw, db[0] if layer else db]
+            if layer or ctx.needs_input_grad[0]:
+                dh = _affine(g, weight.t(), None, ctx.residual[layer])
+            if layer:
+                g = torch.ops.aten.leaky_relu_backward.grad_input(dh, h, ctx.slope, True, grad_input=dh)
+        return (dh if ctx.needs_input_grad[0] else None, None, None, *gradients)
