@@ -1,0 +1,81 @@
+"""Whatever goes wrong, the user reads one line that names the key."""
+
+import pytest
+from hydra.utils import instantiate
+
+from experiments import configs
+from experiments.messages import one_line
+from lightning_modules.errors import InputError
+
+# What the line must begin with, and what it must also say.
+WRONG = {
+    "seeed=1": ("seeed: ", "Did you mean seed?"),
+    "trainer.max_epoch=3": ("trainer.max_epoch: ", "Did you mean max_epochs?"),
+    "lr=abc": ("lr: ", "'abc'"),
+    "lr=": ("lr: ", "''"),
+    "seed=1.5": ("seed: ", "'1.5'"),
+    "seed=null": ("seed: ", "not Optional"),
+    "precision=float16": ("precision: ", "[auto, float32, bfloat16]"),
+    "data.snr=high": ("data.snr: ", "'high'"),
+    "encoder.layers=three": ("encoder.layers: ", "'three'"),
+    "name=[1,2]": ("name: ", "list"),
+    "+exp=vlt_zeros": ("In 'config': Could not find 'exp/vlt_zeros'", "vlt_zero_frozen"),
+    "data=simulatd": ("In 'config': Could not find 'data/simulatd'", "simulated"),
+    "encoder=huge": ("In 'config': Could not find 'encoder/huge'", "large small standard"),
+    "exp=vlt_zero": ("exp: write +exp=NAME", ""),
+    "data.box_px=": ("data.box_px: ", "''"),
+    "latents.frozen=true": ("latents.frozen: ", "'frozen'"),
+    "latents/init=zero": ("Could not override 'latents/init'", ""),
+    "lr 3": ("LexerNoViableAltException: lr 3", ""),
+    "batch_size=0": ("batch_size=0: expected at least 1", ""),
+}
+
+
+def line_of(*overrides: str) -> str:
+    with pytest.raises(Exception) as raised:
+        configs.check(configs.compose(*overrides))
+    return one_line(raised.value)
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_override_is_one_line_that_begins_with_its_key(override: str) -> None:
+    start, also = WRONG[override]
+    line = line_of(override)
+    assert "\n" not in line and line == line.strip()
+    assert line.startswith(start)
+    assert also in line
+    assert "full_key" not in line and "object_type" not in line and "HYDRA_FULL_ERROR" not in line
+
+
+def test_a_key_is_not_suggested_where_it_does_not_belong() -> None:
+    assert "Did you mean" not in line_of("latents.frozen=true")
+    assert line_of("+exp=vlt_zero", "latents.frozn=true").endswith("Did you mean frozen?")
+
+
+def test_an_input_error_is_its_message() -> None:
+    assert one_line(InputError("poses.pkl: 3 rows,\n  expected 5")) == "poses.pkl: 3 rows, expected 5"
+
+
+def test_an_input_error_is_not_hidden_by_the_one_that_caused_it() -> None:
+    with pytest.raises(InputError) as raised:
+        try:
+            raise ValueError("inner")
+        except ValueError as error:
+            raise InputError("outer") from error
+    assert one_line(raised.value) == "outer"
+
+
+def test_an_input_error_inside_of_hydras_is_what_counts() -> None:
+    with pytest.raises(Exception) as raised:
+        instantiate({"_target_": "lightning_modules.encoder_inputs.RotatedInput", "clockwise_deg": 45})
+    assert not isinstance(raised.value, InputError)
+    assert one_line(raised.value) == "encoder_input.clockwise_deg=45: expected a multiple of 90"
+
+
+def test_an_unexpected_error_says_its_type_and_where_to_look() -> None:
+    line = one_line(RuntimeError("first\nsecond"))
+    assert line == "RuntimeError: first second (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def test_an_error_without_a_message_still_says_something() -> None:
+    assert one_line(ZeroDivisionError()).startswith("ZeroDivisionError")
