@@ -53,7 +53,10 @@ class AmortizationTest:
         model.see(instantiate(run.config.encoder_input))
         altered = model.encode()
         write_latents(
-            run.folder / "latents.npz", altered, mu_original=original.mu.numpy(), logvar_original=original.logvar.numpy()
+            run.folder / "latents.npz",
+            altered,
+            mu_original=original.mu.numpy(),
+            logvar_original=original.logvar.numpy(),
         )
         metrics = {
             "amortization/displacement_ratio": displacement_ratio(original.mu, altered.mu),

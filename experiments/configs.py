@@ -64,8 +64,7 @@ def source_config(config: DictConfig, experiment: str) -> DictConfig:
     """
     if not (CONF_DIR / "exp" / f"{experiment}.yaml").is_file():
         raise InputError(
-            f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished "
-            "run"
+            f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished run"
         )
     data = f"data={data_choice(config)}"
     standard, special = compose(data), compose(data, f"+exp={experiment}")

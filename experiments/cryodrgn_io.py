@@ -32,9 +32,7 @@ from lightning_modules.safe_pickle import load_arrays
 logger = logging.getLogger(__name__)
 
 
-def export(
-    folder: Path, config: DictConfig, module: CryoVAE, latents: Latents, log_rows: list[dict[str, Any]]
-) -> None:
+def export(folder: Path, config: DictConfig, module: CryoVAE, latents: Latents, log_rows: list[dict[str, Any]]) -> None:
     """Write a finished run in cryoDRGN's formats.
 
     The folder gets config.yaml, run.log, and, for ``cryodrgn analyze FOLDER EPOCH`` with EPOCH the last one

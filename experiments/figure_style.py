@@ -106,9 +106,7 @@ def scatter_style(n: int) -> dict[str, float]:
     return {"s": 16 * min(1, (100 / n) ** 0.4), "alpha": min(0.8, 8 / n**0.35), "linewidths": 0}
 
 
-def label_points(
-    ax: "Axes", points: NDArray[np.float64], texts: Sequence[str], colours: Sequence[str]
-) -> None:
+def label_points(ax: "Axes", points: NDArray[np.float64], texts: Sequence[str], colours: Sequence[str]) -> None:
     """Write a label beside each point, clear of other labels and labelled points, with a line to its point.
 
     Greedy: point by point, the first of the free places on growing rings around it. To be called when all

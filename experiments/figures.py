@@ -115,9 +115,7 @@ def displaced_latents(
         return look.save(fig, path)
 
 
-def draw_latents(
-    ax: "Axes", xy: Floats, labels: ArrayLike | None = None, colour: str = look.PARTICLES
-) -> None:
+def draw_latents(ax: "Axes", xy: Floats, labels: ArrayLike | None = None, colour: str = look.PARTICLES) -> None:
     """Scatter all latents; in the colour of their true state where ``labels`` (N,) are given."""
     from matplotlib.lines import Line2D
 
@@ -165,9 +163,7 @@ def _displaced_legend() -> list[Any]:
 
 
 def _mark(ax: "Axes", xy: Floats, colour: str, marker: str) -> None:
-    ax.scatter(
-        xy[:, 0], xy[:, 1], s=26, color=colour, marker=marker, edgecolors="white", linewidths=0.7, zorder=5
-    )
+    ax.scatter(xy[:, 0], xy[:, 1], s=26, color=colour, marker=marker, edgecolors="white", linewidths=0.7, zorder=5)
 
 
 def _curve(ax: "Axes", rows: Sequence[Mapping[str, Any]], key: str, label: str, colour: str) -> None:

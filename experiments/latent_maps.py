@@ -79,9 +79,7 @@ class LatentMap:
         """
         moved = _checked(mu_altered)
         if moved.shape != self._mu.shape:
-            raise ValueError(
-                f"altered latents must be {self._mu.shape}, like the originals: found {moved.shape}"
-            )
+            raise ValueError(f"altered latents must be {self._mu.shape}, like the originals: found {moved.shape}")
         if not self._is_umap:
             return self._place(moved)
         xy = self.xy.copy()
@@ -173,7 +171,5 @@ def _umap_noise_silenced() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_jobs value .* overridden", UserWarning)
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-        warnings.filterwarnings(
-            "ignore", r"k >= N for N \* N square matrix", RuntimeWarning
-        )  # solved densely
+        warnings.filterwarnings("ignore", r"k >= N for N \* N square matrix", RuntimeWarning)  # solved densely
         yield

@@ -111,9 +111,7 @@ def _start_online(described: dict[str, Any]) -> wandb.Run | None:
     else:
         try:
             return _start(described, "online")
-        except (
-            Exception
-        ) as error:  # a key of a wrong form, no network, no such entity: wandb raises many kinds
+        except Exception as error:  # a key of a wrong form, no network, no such entity: wandb raises many kinds
             _forget_failed_start()
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             reason, cure = f"W&B did not start ({first_line})", "check the network, the key and logger.entity"
@@ -147,9 +145,7 @@ def _start(described: dict[str, Any], mode: Literal["offline", "online"]) -> wan
     # A silent session never asks for a key.
     wandb.setup(settings=wandb.Settings(silent=True))
     # A run before this one in the same process may have failed and left its own open.
-    experiment = wandb.init(
-        **described, mode=mode, reinit="finish_previous", settings=wandb.Settings(**options)
-    )
+    experiment = wandb.init(**described, mode=mode, reinit="finish_previous", settings=wandb.Settings(**options))
     experiment.define_metric("epoch")
     experiment.define_metric("*", step_metric="epoch")
     return experiment

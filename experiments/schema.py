@@ -20,9 +20,7 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-def key(
-    help_text: str, at_least: float | None = None, above: float | None = None, one_of: tuple[str, ...] = ()
-) -> Any:
+def key(help_text: str, at_least: float | None = None, above: float | None = None, one_of: tuple[str, ...] = ()) -> Any:
     """Describe a key: one line of help, and the values allowed."""
     allowed = {"at_least": at_least, "above": above, "one_of": one_of}
     return field(default=MISSING, metadata={"help": help_text, **allowed})

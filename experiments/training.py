@@ -133,5 +133,3 @@ def draw(run: Run, rows: list[dict[str, Any]], latents: Latents, particles: Part
             labels=(particles.labels or {}).get("state"),
         ),
     ]
-
-

@@ -71,9 +71,7 @@ def check_file(path: str | Path, suffixes: tuple[str, ...], key: str) -> Path:
     """
     path = Path(path)
     if path.suffix not in suffixes:
-        raise InputError(
-            f"{key}: {path} ends in {path.suffix or 'nothing'!r}, expected one of {', '.join(suffixes)}"
-        )
+        raise InputError(f"{key}: {path} ends in {path.suffix or 'nothing'!r}, expected one of {', '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"{key}: {path} is a folder, expected a {path.suffix} file")
     if not path.exists():
@@ -103,9 +101,7 @@ def read_header(path: str | Path) -> StackHeader:
         header = MRCHeader.parse(str(path))
     except (ValueError, struct.error):
         mode = struct.unpack_from("=i", start, 12)[0]
-        raise InputError(
-            f"{path}: MRC mode {mode}, expected one of {REAL_MODES}; is it an image stack?"
-        ) from None
+        raise InputError(f"{path}: MRC mode {mode}, expected one of {REAL_MODES}; is it an image stack?") from None
     fields = header.fields
     nx, ny, nz, mode = (int(fields[name]) for name in ("nx", "ny", "nz", "mode"))
     if min(nx, ny, nz) < 1 or mode not in REAL_MODES or fields["next"] < 0:
@@ -174,8 +170,7 @@ def inspect(particles: Path, datadir: str | None) -> Inventory:
         stack = find_stack(str(name), folder)
         if stack is None:
             raise InputError(
-                f"{particles}: its stack {name} is not in {folder}; set data.datadir to the folder that "
-                "holds it"
+                f"{particles}: its stack {name} is not in {folder}; set data.datadir to the folder that holds it"
             )
         stacks.append(stack)
     headers = _headers_of_one_box(particles, stacks)

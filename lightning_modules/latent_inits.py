@@ -54,9 +54,7 @@ class ConstantLatents:
 
     def __call__(self, n_particles: int, zdim: int, seed: int, source: Latents | None) -> Latents:
         """Fill the start."""
-        return Latents(
-            torch.full((n_particles, zdim), self.mu), torch.full((n_particles, zdim), self.logvar)
-        )
+        return Latents(torch.full((n_particles, zdim), self.mu), torch.full((n_particles, zdim), self.logvar))
 
 
 @dataclass(frozen=True)

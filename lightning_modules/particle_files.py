@@ -169,9 +169,7 @@ def _read_index(path: Path, n_file: int) -> np.ndarray:
     index = index.astype(np.int64)
     values, counts = np.unique(index, return_counts=True)
     if (counts > 1).any():
-        raise InputError(
-            f"{path}: particle {values[counts > 1][0]} is listed more than once; keep each one once"
-        )
+        raise InputError(f"{path}: particle {values[counts > 1][0]} is listed more than once; keep each one once")
     return index
 
 
@@ -203,9 +201,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
-        raise InputError(
-            f"{path}: damaged, or holds Python objects; expected arrays written by np.savez"
-        ) from None
+        raise InputError(f"{path}: damaged, or holds Python objects; expected arrays written by np.savez") from None
 
 
 def read_labels(files: ParticleFiles, selection: Selection) -> dict[str, np.ndarray] | None:

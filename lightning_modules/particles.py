@@ -184,9 +184,7 @@ def _preprocessed(
     """Yield, chunk by chunk, the position of its first particle and its (B, M) Hartley transforms."""
     n_particles = len(selection.rows)
     step = max(1, min(chunk, CHUNK_PIXELS // reader.src.D**2))
-    with tqdm(
-        total=n_particles, desc="preprocessing images", unit="image", disable=None, delay=1, leave=False
-    ) as bar:
+    with tqdm(total=n_particles, desc="preprocessing images", unit="image", disable=None, delay=1, leave=False) as bar:
         for start in range(0, n_particles, step):
             raw = reader.src.images(np.arange(start, min(start + step, n_particles)))
             _check_images(raw, files, selection.rows[start : start + step])

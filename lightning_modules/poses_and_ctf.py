@@ -26,9 +26,7 @@ logger = logging.getLogger(__name__)
 ROTATION_TOLERANCE = 1e-3
 
 
-def read_poses(
-    files: ParticleFiles, images: Inventory, selection: Selection
-) -> tuple[np.ndarray, np.ndarray]:
+def read_poses(files: ParticleFiles, images: Inventory, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
     """Read rotations and shifts, scaled as ``cryodrgn.pose.PoseTracker.load`` does.
 
     Args:
@@ -48,9 +46,7 @@ def read_poses(
     rotations, shifts = _load_poses(path, files, images)
     rotations = _numbers(rotations, path, "rotations")
     if rotations.shape[1:] != (3, 3):
-        raise InputError(
-            f"{path}: rotations of shape {rotations.shape}, expected (N, 3, 3); make it with cryoDRGN"
-        )
+        raise InputError(f"{path}: rotations of shape {rotations.shape}, expected (N, 3, 3); make it with cryoDRGN")
     rotations, rows = selection.take(rotations, path, "rotations")
     _check_rotations(rotations, rows, path)
     rotations = rotations.astype(np.float32)
@@ -194,9 +190,7 @@ def _shifts_px(shifts: np.ndarray, box_px: int, selection: Selection, path: Path
 def _numbers(table: Any, path: Path, what: str) -> np.ndarray:
     if not isinstance(table, np.ndarray) or table.dtype.kind not in "fiu" or table.ndim == 0:
         found = f"{table.dtype} array" if isinstance(table, np.ndarray) else type(table).__name__
-        raise InputError(
-            f"{path}: {what}: found {found}, expected an array of numbers; make it with cryoDRGN"
-        )
+        raise InputError(f"{path}: {what}: found {found}, expected an array of numbers; make it with cryoDRGN")
     return table if table.dtype.kind == "f" else table.astype(np.float64)
 
 

@@ -83,17 +83,9 @@ def load_arrays(path: str | Path) -> Any:
     except InputError:
         raise
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected a pickle of numpy arrays"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a pickle of numpy arrays") from None
     # A damaged pickle can fail in nearly any way: every opcode works on whatever is on the stack.
     except Exception as error:
         size = path.stat().st_size
-        found = (
-            "an empty file"
-            if size == 0
-            else f"{size} bytes that are no whole pickle ({type(error).__name__})"
-        )
-        raise InputError(
-            f"{path}: found {found}, expected a pickle of numpy arrays; copy or make it again"
-        ) from None
+        found = "an empty file" if size == 0 else f"{size} bytes that are no whole pickle ({type(error).__name__})"
+        raise InputError(f"{path}: found {found}, expected a pickle of numpy arrays; copy or make it again") from None

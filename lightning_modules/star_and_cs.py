@@ -69,9 +69,7 @@ class StarTable:
         """
         self.require(columns)
         try:
-            return np.stack(
-                [self._star.get_optics_values(column, dtype=np.float64) for column in columns], axis=1
-            )
+            return np.stack([self._star.get_optics_values(column, dtype=np.float64) for column in columns], axis=1)
         except ValueError:
             raise InputError(f"{self.path}: {' or '.join(columns)} holds text, expected numbers") from None
         except KeyError as error:
@@ -212,13 +210,9 @@ def read_cs(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
             "cryoSPARC again"
         ) from None
     if not isinstance(table, np.ndarray) or table.dtype.names is None or table.ndim != 1 or len(table) == 0:
-        raise InputError(
-            f"{path}: expected a .cs table with named columns and at least one row; export it again"
-        )
+        raise InputError(f"{path}: expected a .cs table with named columns and at least one row; export it again")
     if missing := [column for column in columns if column not in table.dtype.names]:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; export the .cs with it or use another file"
-        )
+        raise InputError(f"{path}: no column {', '.join(missing)}; export the .cs with it or use another file")
     return table
 
 
@@ -249,9 +243,7 @@ def cs_poses(path: Path, box_px: int) -> tuple[Array, Array]:
     names = table.dtype.names or ()
     group = "alignments3D" if "alignments3D/pose" in names else "alignments_class_0"
     if f"{group}/pose" not in names or f"{group}/shift" not in names:
-        raise InputError(
-            f"{path}: no column alignments3D/pose and /shift; use the .cs of a refinement's particles"
-        )
+        raise InputError(f"{path}: no column alignments3D/pose and /shift; use the .cs of a refinement's particles")
     rotation_vectors = torch.from_numpy(np.ascontiguousarray(table[f"{group}/pose"]))
     rotations = expmap(rotation_vectors)
     # expmap divides by the angle: no rotation at all comes out as NaN.
@@ -282,9 +274,7 @@ def cs_ctf(path: Path, box_px: int, pixel_size_angstrom: float | None) -> Array:
     elif pixel_size_angstrom is not None:
         ctf[:, 1] = pixel_size_angstrom
     else:
-        raise InputError(
-            f"{path}: no column blob/psize_A; set data.pixel_size_angstrom to that of its images"
-        )
+        raise InputError(f"{path}: no column blob/psize_A; set data.pixel_size_angstrom to that of its images")
     for column, name in enumerate(CS_CTF, start=2):
         ctf[:, column] = table[name]
         if name.endswith("_rad"):

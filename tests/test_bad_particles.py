@@ -199,9 +199,7 @@ POSES: dict[str, tuple[Maker, str]] = {
         r"_rlnAngleRot.* holds text",
     ),
     "star, shifts in A, no pixel size": (
-        lambda d: star_without(
-            d / "x.star", "_rlnOriginX", "_rlnOriginY", _rlnOriginXAngst=1.0, _rlnOriginYAngst=1.0
-        ),
+        lambda d: star_without(d / "x.star", "_rlnOriginX", "_rlnOriginY", _rlnOriginXAngst=1.0, _rlnOriginYAngst=1.0),
         r"no pixel size .*data\.pixel_size_angstrom",
     ),
     "cs, no poses": (lambda d: cs(d / "x.cs", **{"alignments3D/pose": None}), r"no column alignments3D/pose"),

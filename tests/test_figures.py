@@ -108,8 +108,7 @@ def test_displaced_latents_are_red_green_and_joined_by_purple(map_xy, tmp_path):
 
 def test_originals_and_twins_differ_in_lightness_too():
     red, green = (
-        np.dot((0.2126, 0.7152, 0.0722), to_rgb(colour))
-        for colour in (figure_style.ORIGINAL, figure_style.ALTERED)
+        np.dot((0.2126, 0.7152, 0.0722), to_rgb(colour)) for colour in (figure_style.ORIGINAL, figure_style.ALTERED)
     )
     assert green > 2 * red
 
@@ -117,10 +116,7 @@ def test_originals_and_twins_differ_in_lightness_too():
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_collapsed_and_few_latents_are_drawn(n, tmp_path):
     same = np.zeros((n, 2))
-    assert (
-        count(pixels(latent_space(same, tmp_path / "a.png", labels=np.arange(n) % 4)), figure_style.ORIGINAL)
-        > 30
-    )
+    assert count(pixels(latent_space(same, tmp_path / "a.png", labels=np.arange(n) % 4)), figure_style.ORIGINAL) > 30
     assert count(pixels(displaced_latents(same, same, tmp_path / "b.png")), figure_style.ALTERED) > 30
 
 

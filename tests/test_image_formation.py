@@ -62,9 +62,7 @@ def test_centring_by_whole_pixels_is_a_roll_of_the_image() -> None:
     formation = ImageFormation(box_px)
     image = torch.from_numpy(particle_sets.images(1, box_px))
     rolled = torch.roll(image, (-3, 2), dims=(1, 2))
-    y, expected = (
-        fft.symmetrize_ht(fft.ht2_center(x)).view(1, -1)[:, formation.mask] for x in (image, rolled)
-    )
+    y, expected = (fft.symmetrize_ht(fft.ht2_center(x)).view(1, -1)[:, formation.mask] for x in (image, rolled))
     # The outermost rows are copies of each other (Nyquist): there H(-k) is not what its place says.
     interior = formation.coords[:, :2].abs().amax(dim=1) < 0.5
     actual = formation.centre(y, torch.tensor([[2.0, -3.0]]))

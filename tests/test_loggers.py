@@ -46,9 +46,7 @@ def records(run: Run) -> list[list[dict[str, Any]]]:
     """Each offline file of a run, oldest first, as wandb's own reader gives it."""
     files = sorted(run.folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
     read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
-    outputs = [
-        subprocess.run([*read, file], capture_output=True, text=True, check=True).stdout for file in files
-    ]
+    outputs = [subprocess.run([*read, file], capture_output=True, text=True, check=True).stdout for file in files]
     return [[json.loads(line) for line in output.splitlines() if line.strip()] for output in outputs]
 
 
@@ -101,9 +99,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[s
     fit(tracker, Loss(), 2, tmp_path)
     picture = tmp_path / "latent_space.png"
     matplotlib.image.imsave(picture, np.linspace(0, 1, 12).reshape(3, 4))
-    loggers.log_results(
-        tracker, {"loss/total": 0.5, "latents/knn_hinge_r2": None, "time/total_s": 7.0}, [picture]
-    )
+    loggers.log_results(tracker, {"loss/total": 0.5, "latents/knn_hinge_r2": None, "time/total_s": 7.0}, [picture])
     loggers.close(tracker)
     (written,) = records(run)
     return run, written
@@ -121,9 +117,7 @@ def test_every_epoch_is_there_with_its_numbers(finished):
 
 
 def test_everything_is_plotted_against_the_epoch(finished):
-    metrics = {
-        m.get("name", m.get("glob_name")): m.get("step_metric") for m in of_kind(finished[1], "metric")
-    }
+    metrics = {m.get("name", m.get("glob_name")): m.get("step_metric") for m in of_kind(finished[1], "metric")}
     assert metrics == {"epoch": None, "*": "epoch"}
 
 

@@ -113,9 +113,7 @@ def test_amortization_metrics_equal_brute_force(rng):
     to_moved = np.linalg.norm(mu[None].astype(float) - moved[:, None], axis=-1)
     nearer = (to_moved < np.diag(to_moved)[:, None]).sum(1) / 299
     np.testing.assert_allclose(neighbour_ranks(mu, moved), nearer)
-    assert displacement_ratio(mu, moved) == pytest.approx(
-        np.diag(to_moved).mean() / (pairs.sum() / (300 * 299))
-    )
+    assert displacement_ratio(mu, moved) == pytest.approx(np.diag(to_moved).mean() / (pairs.sum() / (300 * 299)))
 
 
 def test_blocks_do_not_change_the_ranks(rng, monkeypatch):

@@ -100,9 +100,7 @@ def test_norms_are_those_of_raw_images_and_unwindowed_transforms(tmp_path: Path)
 def test_one_particle_is_a_particle_set(tmp_path: Path) -> None:
     particles = load_particles(particle_set(tmp_path, n_particles=1))
     assert particles.images.shape == (1, len(particles.images[0]))
-    assert torch.equal(
-        particles.images, cryodrgn_images(mrcfile=particles.files.particles, ind=np.array([0]))
-    )
+    assert torch.equal(particles.images, cryodrgn_images(mrcfile=particles.files.particles, ind=np.array([0])))
 
 
 @pytest.mark.parametrize("mode", ["int8", "uint8", "int16", "uint16", "float16"])
@@ -129,9 +127,7 @@ def test_poses_and_ctf_are_scaled_as_cryodrgn_does(tmp_path: Path) -> None:
     np.testing.assert_array_equal(particles.ctf_params, expected)
 
 
-def test_ctf_of_the_original_box_serves_the_downsampled_stack(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_ctf_of_the_original_box_serves_the_downsampled_stack(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     original = particle_sets.ctf(box_px=320, pixel_size_angstrom=1.31)
     files = particle_set(tmp_path, ctf=dump(tmp_path / "ctf.pkl", original))
     with caplog.at_level(logging.INFO, logger="lightning_modules"):
@@ -228,9 +224,7 @@ def test_disk_residency_is_made_once_and_remade_when_the_stack_changes(
     assert (first.norm, first.norm_real) == (second.norm, second.norm_real)
     assert torch.equal(second.preprocess(second.raw(np.arange(3))), second.images[:3])
     second.images[0] = 0
-    assert torch.equal(load_particles(files, "disk", cache).images, first.images), (
-        "the file is never written to"
-    )
+    assert torch.equal(load_particles(files, "disk", cache).images, first.images), "the file is never written to"
     stack(tmp_path / "particles.mrcs", images(seed=5))
     third = load_particles(files, "disk", cache)
     assert torch.equal(third.images, cryodrgn_images(mrcfile=files.particles))
@@ -239,16 +233,12 @@ def test_disk_residency_is_made_once_and_remade_when_the_stack_changes(
     assert {path.suffix for path in (cache / "preprocessed").iterdir()} == {".npy", ".json", ".lock"}
 
 
-def test_two_runs_that_need_the_same_images_make_them_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_that_need_the_same_images_make_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning_modules import particles
 
     made: list[Path] = []
     write = particles._write_images
-    monkeypatch.setattr(
-        particles, "_write_images", lambda path, *rest: (made.append(path), write(path, *rest))
-    )
+    monkeypatch.setattr(particles, "_write_images", lambda path, *rest: (made.append(path), write(path, *rest)))
     files = particle_set(tmp_path)
     with ThreadPoolExecutor(4) as threads:
         sets = list(threads.map(lambda _: load_particles(files, "disk", tmp_path / "cache"), range(4)))
@@ -353,9 +343,7 @@ def test_seven_real_images_of_empiar_10076(shared_data: Path, tmp_path: Path) ->
     assert particles.pixel_size_angstrom == pytest.approx(1.31, abs=1e-4)
     assert torch.equal(particles.images, cryodrgn_images(mrcfile=path, invert_data=True))
     directly = load_particles(
-        ParticleFiles(
-            path.replace(".star", ".mrc"), poses=poses, ctf=path, invert=True, pixel_size_angstrom=1.31
-        )
+        ParticleFiles(path.replace(".star", ".mrc"), poses=poses, ctf=path, invert=True, pixel_size_angstrom=1.31)
     )
     assert torch.equal(directly.images, particles.images)
     assert directly.ctf_params is not None and particles.ctf_params is not None

@@ -117,9 +117,7 @@ def test_poses_centre_the_images(tmp_path):
 def test_backprojection_gives_the_true_volume_positive_and_of_the_right_hand(tmp_path):
     from cryodrgn.commands import backproject_voxel
 
-    data = SimulatedParticles(
-        n_particles=500, snr=10.0, n_states=1, hinge_deg=0.0, seed=3, cache_dir=str(tmp_path)
-    )
+    data = SimulatedParticles(n_particles=500, snr=10.0, n_states=1, hinge_deg=0.0, seed=3, cache_dir=str(tmp_path))
     folder = data.ensure()
     parser = argparse.ArgumentParser()
     backproject_voxel.add_args(parser)
