@@ -128,7 +128,7 @@ def write(data: "SimulatedParticles", folder: Path, chunk_size: int) -> None:
     )
     truth: list[Particle] = []
     bar = tqdm(total=n, desc="simulating particles", unit="img", delay=3)
-    with open(folder / "particles.mrcs", "wb") as stack, bar:
+    with (folder / "particles.mrcs").open("wb") as stack, bar:
         header.write(stack)
         for particles, images in chunks(data, std, chunk_size):
             stack.write(images.tobytes())
@@ -161,5 +161,5 @@ def _write_truth(data: "SimulatedParticles", truth: list[Particle], folder: Path
 
 
 def _dump(path: Path, content: object) -> None:
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         pickle.dump(content, file)

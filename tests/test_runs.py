@@ -15,7 +15,7 @@ from lightning_modules.errors import InputError
 from tests.tiny import SETTINGS, tiny
 
 
-class Interrupted(Exception):
+class PowerCutError(Exception):
     """Stands for a power cut."""
 
 
@@ -27,7 +27,7 @@ def interrupt_after(monkeypatch, n_epochs):
         self.written = -float("inf")  # each epoch's checkpoint is due
         write(self, trainer, pl_module)
         if trainer.current_epoch + 1 == n_epochs:
-            raise Interrupted
+            raise PowerCutError
 
     monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", write_and_die)
 
@@ -64,7 +64,7 @@ def test_an_interrupted_run_continues_to_the_same_weights_bit_for_bit(tmp_path, 
     whole = tiny(tmp_path / "whole", *options)
     with monkeypatch.context() as patched:
         interrupt_after(patched, 2)
-        with pytest.raises(Interrupted):
+        with pytest.raises(PowerCutError):
             tiny(tmp_path / "broken", *options)
     continued = tiny(tmp_path / "broken", *options)
     assert continued.folder.name == whole.folder.name
