@@ -1,0 +1,297 @@
+"""The suite beside ``cryodrgn train_vae``: same files, same settings, taking turns.
+
+Each side trains as its users would have it: cryoDRGN by its command, the suite by its Lightning trainer. Speed is
+that of the fastest epoch but the first, so that a busy moment of the machine does not count.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from experiments.configs import check, compose
+from experiments.messages import one_line
+from experiments.runs import Run, write_atomically
+from lightning_modules.errors import InputError
+
+REFERENCE = "cryodrgn"
+PRECISIONS = ("bfloat16", "float32")
+# Particles and epochs per box side: minutes in all on two cores, and enough steps for the losses to be compared.
+SIZES = {32: (2000, 5), 64: (600, 4), 128: (96, 3)}
+EPOCH = re.compile(
+    r"=> Epoch: \d+ Average gen loss = (?P<reconstruction>\S+), KLD = (?P<kl>\S+), total loss = (?P<total>\S+); "
+    r"Finished in (?P<h>\d+):(?P<m>\d+):(?P<s>[\d.]+)"
+)
+
+
+@dataclass
+class Side:
+    """What one side did on one particle set, over all rounds.
+
+    Attributes:
+        losses: total loss of each epoch, of the first round.
+        seconds: of each epoch but the first, of all rounds.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, losses: list[float], seconds: list[float]) -> None:
+        """Add a round."""
+        self.losses = self.losses or losses
+        self.seconds += seconds[1:]
+
+
+@dataclass
+class Comparison:
+    """Both sides on one particle set.
+
+    Attributes:
+        box_px: D.
+        n_particles: N.
+        sides: by name: "cryodrgn", and the suite's precisions.
+        gflop_per_image: matrix products of a training step, in 10^9 operations, as the suite does them.
+    """
+
+    box_px: int
+    n_particles: int
+    sides: dict[str, Side]
+    gflop_per_image: float
+
+    def images_per_s(self, side: str) -> float:
+        """Return the speed of the fastest epoch."""
+        return self.n_particles / min(self.sides[side].seconds)
+
+    def ratio(self, side: str) -> float:
+        """Return the speed over cryoDRGN's."""
+        return self.images_per_s(side) / self.images_per_s(REFERENCE)
+
+    def loss_difference(self, side: str) -> float:
+        """Return the final epoch's loss over cryoDRGN's, minus 1."""
+        return self.sides[side].losses[-1] / self.sides[REFERENCE].losses[-1] - 1
+
+
+def train_cryodrgn(config: DictConfig, epochs: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Train by cryoDRGN's command with a configuration's settings.
+
+    Args:
+        config: checked.
+        epochs: to train.
+        folder: for what it writes.
+
+    Returns:
+        Loss and seconds of each epoch, from its log.
+
+    Raises:
+        InputError: it failed, or its log is not as expected.
+    """
+    from experiments.building import particles_of
+
+    files = particles_of(config).files
+    command = [Path(sys.executable).with_name("cryodrgn"), "train_vae", files.particles, "--poses", files.poses]
+    command += ["--ctf", files.ctf] if files.ctf else []
+    command += [] if files.invert else ["--uninvert-data"]
+    command += ["-o", folder, "--zdim", config.zdim, "-n", epochs, "-b", config.batch_size, "--lr", config.lr]
+    command += ["--enc-layers", config.encoder.layers, "--enc-dim", config.encoder.width]
+    command += ["--dec-layers", config.decoder.layers, "--dec-dim", config.decoder.width]
+    command += ["--pe-type", config.decoder.pe_type, "--seed", config.seed, "--no-analysis"]
+    command += [] if _on_gpu(config) else ["--no-amp"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    rows = read_cryodrgn_log(done.stdout + done.stderr)
+    if done.returncode or len(rows) != epochs:
+        raise InputError(f"`cryodrgn train_vae` failed; its log ends: {' '.join(done.stderr.split())[-500:]}")
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def read_cryodrgn_log(text: str) -> list[tuple[float, float]]:
+    """Return total loss and seconds of each epoch in cryoDRGN's log."""
+    return [
+        (float(row["total"]), 3600 * int(row["h"]) + 60 * int(row["m"]) + float(row["s"]))
+        for row in EPOCH.finditer(text)
+    ]
+
+
+def train_suite(config: DictConfig, folder: Path) -> tuple[list[float], list[float]]:
+    """Train by the suite's trainer; loss and seconds of each epoch."""
+    from experiments.building import model_of, particles_of
+    from experiments.callbacks import EpochLog
+    from experiments.training import fit
+
+    particles = particles_of(config)
+    epochs = EpochLog(folder / "log.csv", len(particles))
+    fit(Run(config, folder), model_of(config, particles), epochs)
+    return [row["loss/total"] for row in epochs.rows], [row["time/epoch_s"] for row in epochs.rows]
+
+
+def _on_gpu(config: DictConfig) -> bool:
+    import torch
+
+    return bool(config.trainer.accelerator != "cpu" and torch.cuda.is_available())
+
+
+def gflop_per_image(config: DictConfig) -> float:
+    """Count the multiplications and additions of a step's matrix products per image, in 10^9.
+
+    Forward, gradient of the weights, gradient of the input; neither images nor coordinates need the last.
+    """
+    from lightning_modules.image_formation import ImageFormation
+
+    n_pixels = ImageFormation(config.data.box_px).n_pixels
+    encoding = 6 * (config.decoder.pe_dim or config.data.box_px // 2)
+    encoder, decoder = config.encoder, config.decoder
+    decoded = 4 * encoding * decoder.width + 6 * decoder.width * (decoder.layers * decoder.width + 2)
+    encoded = 4 * n_pixels * encoder.width + 6 * encoder.width * (encoder.layers * encoder.width + 2 * config.zdim)
+    return float(decoded * n_pixels / 2 + encoded) / 1e9
+
+
+def matmul_peak_gflops(precision: str, device: str, seconds: float = 1.0) -> float:
+    """Measure the fastest product of a decoder's shape, (rows, 256) (256, 256), in 10^9 operations per second."""
+    import torch
+
+    rows = 4096 if device == "cpu" else 65536
+    a, b = (torch.randn(n, 256).to(device, getattr(torch, precision)) for n in (rows, 256))
+    best, repeats, stop = float("inf"), 20, time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            product = a @ b.t()
+        float(product[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return repeats * 2 * rows * 256**2 / best / 1e9
+
+
+def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: list[str]) -> Comparison:
+    """Let both sides take turns on one simulated particle set.
+
+    Args:
+        box_px: D.
+        n_particles: N.
+        epochs: of each training.
+        rounds: trainings of each side.
+        settings: further overrides of the configuration.
+
+    Returns:
+        What was measured.
+    """
+    from experiments.building import particles_of
+
+    size = [f"data.box_px={box_px}", f"data.n_particles={n_particles}", f"trainer.max_epochs={epochs}"]
+    quiet = ["trainer.enable_progress_bar=false"]
+    configs = {p: check(compose(*size, *quiet, *settings, f"precision={p}")) for p in PRECISIONS}
+    reference = configs["float32"]
+    particles_of(reference)  # made before the clocks run
+    sides = {name: Side() for name in (REFERENCE, *PRECISIONS)}
+    for _ in tqdm(range(rounds), desc=f"D = {box_px}", unit="round"):
+        for name, side in sides.items():
+            folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+            try:
+                suite = name != REFERENCE
+                side.add(*(train_suite(configs[name], folder) if suite else train_cryodrgn(reference, epochs, folder)))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    return Comparison(box_px, n_particles, sides, gflop_per_image(reference))
+
+
+def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
+    """Lay the comparisons out in Markdown: speeds, then losses epoch by epoch."""
+    lines = [
+        "| D | trained by | images/s | ratio | share of matrix-product peak | final loss | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    curves = ["| D | trained by | total loss, epoch by epoch |", "|---|---|---|"]
+    for found in comparisons:
+        for name, side in found.sides.items():
+            speed = found.images_per_s(name)
+            ours = name != REFERENCE
+            share = f"{speed * found.gflop_per_image / peaks[name]:.0%}" if ours else ""
+            difference = f"{found.loss_difference(name):+.2%}" if ours else ""
+            label = f"suite, {name}" if ours else "cryodrgn train_vae"
+            lines.append(
+                f"| {found.box_px} | {label} | {speed:.1f} | {found.ratio(name):.2f} | {share} "
+                f"| {side.losses[-1]:.4f} | {difference} |"
+            )
+            curves.append(f"| {found.box_px} | {label} | {', '.join(f'{loss:.4f}' for loss in side.losses)} |")
+    return "\n".join([*lines, "", *curves]) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """Describe the hardware and the versions."""
+    import cryodrgn
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": named[1] if named else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "cryodrgn": cryodrgn.__version__,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark from the command line; returns the exit code."""
+    sizes = ", ".join(f"D={d}: {n} particles, {epochs} epochs" for d, (n, epochs) in SIZES.items())
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--box-px", type=int, nargs="+", default=list(SIZES), help=f"D, in px ({sizes})")
+    parser.add_argument("--n-particles", type=int, help="N, instead of the above")
+    parser.add_argument("--epochs", type=int, help="at least 2: the first is not timed")
+    parser.add_argument("--rounds", type=int, default=2, help="trainings of each side (default 2)")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder for benchmark.json and .md")
+    parser.add_argument("settings", nargs="*", help="further settings, as for run.py: batch_size=8 decoder.width=256")
+    options = parser.parse_intermixed_args(arguments)
+    if options.epochs is not None and options.epochs < 2:
+        parser.error("--epochs: at least 2, the first is not timed")
+    try:
+        text = measure(options)
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(one_line(error), file=sys.stderr)
+        return 1
+    print(f"{text}\n{options.output.resolve()}")
+    return 0
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Compare at every size, write benchmark.json and benchmark.md, and return the latter's text."""
+    device = "cuda" if _on_gpu(check(compose(*options.settings))) else "cpu"
+    peaks = {precision: matmul_peak_gflops(precision, device) for precision in PRECISIONS}
+    comparisons = []
+    for box_px in options.box_px:
+        n_particles, epochs = SIZES.get(box_px, SIZES[128])
+        size = (box_px, options.n_particles or n_particles, options.epochs or epochs)
+        comparisons.append(compare(*size, options.rounds, options.settings))
+    about = machine()
+    found = {**about, "matmul_peak_gflops": peaks, "comparisons": [asdict(part) for part in comparisons]}
+    text = "\n".join(
+        [
+            ", ".join(f"{key} {value}" for key, value in about.items() if value is not None),
+            "matrix-product peak: " + ", ".join(f"{p} {gflops:.0f} GFLOP/s" for p, gflops in peaks.items()),
+            "",
+            table(comparisons, peaks),
+        ]
+    )
+    write_atomically(
+        options.output / "benchmark.json", lambda path: path.write_text(json.dumps(found, indent=2) + "\n")
+    )
+    write_atomically(options.output / "benchmark.md", lambda path: path.write_text(text))
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

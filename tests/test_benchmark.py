@@ -1,0 +1,69 @@
+"""The benchmark reads cryoDRGN's log, counts operations as a profiler does, and compares like with like."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments import benchmark
+from experiments.building import model_of, particles_of
+from experiments.configs import check, compose
+
+LOG = """(INFO) # [Train Epoch: 1/2] [0/24 particles] gen loss=1.0, kld=2.0, beta=0.1, loss=1.1
+(INFO) # =====> Epoch: 1 Average gen loss = 0.9, KLD = 2.500000, total loss = 0.950000; Finished in 0:01:02.500000
+(INFO) # =====> Epoch: 2 Average gen loss = 0.8, KLD = 3.500000, total loss = 0.850000; Finished in 1:00:01
+"""
+TINY = ("data.n_particles=24", "data.box_px=16", "data.shift_px=0.5", "trainer.accelerator=cpu", "decoder.width=16")
+
+
+def test_cryodrgns_log_is_read_with_minutes_and_hours() -> None:
+    assert benchmark.read_cryodrgn_log(LOG) == [(0.95, 62.5), (0.85, 3601.0)]
+
+
+def test_the_first_epoch_is_not_timed_and_the_fastest_counts() -> None:
+    ours, theirs = benchmark.Side(), benchmark.Side()
+    for _ in range(2):
+        ours.add([1.0, 0.5], [9.0, 2.0])
+        theirs.add([1.0, 0.4], [1.0, 8.0])
+    theirs.add([1.0, 0.4], [1.0, 6.0])
+    found = benchmark.Comparison(16, 24, {"cryodrgn": theirs, "float32": ours}, 1.0)
+    assert found.images_per_s("float32") == 12
+    assert found.ratio("float32") == 3
+    assert found.loss_difference("float32") == pytest.approx(0.25)
+    assert "| 16 | suite, float32 | 12.0 | 3.00 | 50% | 0.5000 | +25.00% |" in benchmark.table(
+        [found], {"float32": 24.0}
+    )
+
+
+def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
+    config = check(compose(*TINY, f"paths.cache={tmp_path}", "precision=float32"))
+    model = model_of(config, particles_of(config))
+    model.prepare()
+    index = torch.arange(8)
+    with FlopCounterMode(display=False) as counter:
+        model.elbo(index, torch.zeros(8, config.zdim), 0.1).total.backward()
+    # z's own columns of the first layer are left out: a product per image, not per pixel
+    assert counter.get_total_flops() == pytest.approx(8 * 1e9 * benchmark.gflop_per_image(config), rel=0.01)
+
+
+@pytest.mark.slow
+def test_both_sides_train_on_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--box-px", "16", "--n-particles", "24", "--epochs", "2", "--rounds", "1"]
+    settings = [*TINY[2:], f"paths.cache={tmp_path}/cache"]
+    assert benchmark.main([*sizes, "--output", str(tmp_path), *settings]) == 0
+    found = json.loads((tmp_path / "benchmark.json").read_text())["comparisons"][0]["sides"]
+    assert set(found) == {"cryodrgn", "bfloat16", "float32"}
+    for side in found.values():
+        assert len(side["losses"]) == 2 and len(side["seconds"]) == 1
+        assert side["losses"][0] == pytest.approx(found["cryodrgn"]["losses"][0], rel=0.1)
+    printed = capsys.readouterr().out
+    assert (tmp_path / "benchmark.md").read_text() in printed and printed.endswith(f"{tmp_path}\n")
+
+
+def test_a_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--box-px", "15", "--output", str(tmp_path), f"paths.cache={tmp_path}"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "box_px" in error and "\n" not in error
+    assert not list(tmp_path.glob("benchmark*"))
