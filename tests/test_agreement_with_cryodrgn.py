@@ -190,11 +190,12 @@ def cryodrgn_train_vae(particles: Particles, folder: Path, *options: str) -> np.
     files = particles.files
     parser = argparse.ArgumentParser()
     train_vae.add_args(parser)
-    network = ("--zdim", str(ZDIM), "--pe-type", "geom_lowf", "--no-amp", "--no-analysis", "--uninvert-data")
+    network = ("--zdim", str(ZDIM), "--pe-type", "geom_lowf", "--no-amp", "--no-analysis")
     layers = ("--enc-layers", str(LAYERS), "--dec-layers", str(LAYERS))
     width = ("--enc-dim", str(WIDTH), "--dec-dim", str(WIDTH))
     paths = (files.particles, "-o", str(folder), "--poses", str(files.poses), "--ctf", str(files.ctf))
-    train_vae.main(parser.parse_args([*paths, *network, *layers, *width, *options]))
+    sign = () if files.invert else ("--uninvert-data",)
+    train_vae.main(parser.parse_args([*paths, *network, *layers, *width, *sign, *options]))
     line = r"Average gen loss = (\S+), KLD = (\S+), total loss = ([^;]+);"
     found = np.array(re.findall(line, (folder / "run.log").read_text()), dtype=float)
     return found[:, [2, 0, 1]]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from lightning_modules.blocks import EpochBlocks, ParticleBlocks, generator_of
@@ -124,16 +125,28 @@ def test_training_is_a_function_of_the_seed(particles: Particles, kind: str) -> 
     assert not all(np.array_equal(first[key], other[key]) for key in first)
 
 
+class KeepSecondEpoch(pl.Callback):
+    """Writes a checkpoint at the end of the second epoch, while training goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            trainer.save_checkpoint(self.path)
+
+
 @pytest.mark.parametrize("kind", ["table", "encoder"])
 def test_an_interrupted_training_continues_exactly(particles: Particles, kind: str, tmp_path: Path) -> None:
     def fresh() -> CryoVAE:
         return cryo_vae(particles, init=RandomLatents() if kind == "table" else None, lr=1e-3, table_lr=0.05)
 
-    uninterrupted, first_part, second_part = fresh(), fresh(), fresh()
-    train(uninterrupted, max_epochs=4)
-    train(first_part, max_epochs=2).save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = tmp_path / "last.ckpt"
+    uninterrupted, resumed = fresh(), fresh()
+    train(uninterrupted, max_epochs=4, callbacks=[KeepSecondEpoch(checkpoint)])
+    half_way = torch.load(checkpoint, weights_only=True)["state_dict"]
     torch.manual_seed(99)
-    trainer(4).fit(second_part, datamodule=ParticleBlocks(22, 4, 0), ckpt_path=tmp_path / "last.ckpt")
-    expected, found = weights(uninterrupted), weights(second_part)
+    trainer(4).fit(resumed, datamodule=ParticleBlocks(22, 4, 0), ckpt_path=checkpoint)
+    expected, found = weights(uninterrupted), weights(resumed)
     assert all(np.array_equal(expected[key], found[key]) for key in expected)
-    assert not all(np.array_equal(expected[key], value) for key, value in weights(first_part).items())
+    assert not all(np.array_equal(expected[key], value.numpy()) for key, value in half_way.items())
