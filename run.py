@@ -4,6 +4,10 @@ import logging
 import os
 import sys
 
+# Threads that spin while they wait lose more than a tenfold where another program wants the same cores; OpenMP
+# reads this when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
