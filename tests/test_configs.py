@@ -153,7 +153,7 @@ IRRELEVANT = [
     "data.name=other",
     "overwrite=true",
     "name=other",
-    "table_lr=0.2",
+    "table_lr=0.3",
     "encoder_input=identity",
     "precision=float32",
 ]
@@ -180,7 +180,7 @@ def test_identity_depends_on_everything_that_decides_the_numbers() -> None:
 
 def test_table_lr_decides_for_trained_tables_alone() -> None:
     for experiment, matters in (("vlt_zero", True), ("vlt_zero_frozen", False), ("evil_twin_noise", False)):
-        assert (identity(f"+exp={experiment}") != identity(f"+exp={experiment}", "table_lr=0.2")) == matters
+        assert (identity(f"+exp={experiment}") != identity(f"+exp={experiment}", "table_lr=0.3")) == matters
 
 
 def test_encoder_size_does_not_decide_for_tables() -> None:

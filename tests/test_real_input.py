@@ -1,15 +1,12 @@
 """Particles made by others, through the whole suite."""
 
 import csv
-import shutil
 
 import numpy as np
 import pytest
 
 from experiments.configs import compose
 from experiments.runs import execute
-from lightning_modules.particle_files import ParticleFiles
-from lightning_modules.particles import load_particles
 
 
 def toy(shared_data, tmp_path, *overrides):
@@ -45,14 +42,3 @@ def test_a_thousand_particles_made_by_others_train(shared_data, tmp_path, exp):
 def test_a_run_without_a_ctf(shared_data, tmp_path):
     metrics = execute(toy(shared_data, tmp_path, "data.ctf=null", "data.n_particles=64")).metrics
     assert 0 < metrics["loss/reconstruction"] < 2
-
-
-def test_seven_real_images_of_empiar_10076_load_through_their_star_file(shared_data, tmp_path):
-    folder = shared_data / "particles"
-    star = tmp_path / "empiar_10076_7.star"
-    shutil.copy(folder / "empiar_10076_7.star", star)
-    particles = load_particles(ParticleFiles(str(star), datadir=str(folder), ctf=str(star), invert=True))
-    assert len(particles) == 7 and particles.box_px == 320
-    assert particles.images.isfinite().all()
-    optics = particles.ctf_params[:, 4:7]
-    assert np.allclose(optics, [[300.0, 2.7, 0.07]] * 7)
