@@ -4,16 +4,13 @@ import logging
 import os
 import sys
 
-# Threads that spin while they wait lose more than a tenfold where another program wants the same cores; OpenMP
-# reads this when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments import schema
+from experiments.hardware import wait_briefly
 from experiments.messages import one_line
 from experiments.runs import execute
 from experiments.summary import summary
@@ -45,6 +42,7 @@ def main() -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, and we print their one line
     schema.register()
+    wait_briefly()
     try:
         job()
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.configs import check, compose
+from experiments.hardware import wait_briefly
 from experiments.messages import one_line
 from experiments.runs import Run, write_atomically
 from lightning_modules.errors import InputError
@@ -189,8 +190,8 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
     from experiments.building import particles_of
 
     size = [f"data.box_px={box_px}", f"data.n_particles={n_particles}", f"trainer.max_epochs={epochs}"]
-    quiet = ["trainer.enable_progress_bar=false"]
-    configs = {p: check(compose(*size, *quiet, *settings, f"precision={p}")) for p in PRECISIONS}
+    fixed = ["trainer.enable_progress_bar=false", "lr=1e-4"]  # the paper's learning rate
+    configs = {p: check(compose(*size, *fixed, *settings, f"precision={p}")) for p in PRECISIONS}
     reference = configs["float32"]
     particles_of(reference)  # made before the clocks run
     sides = {name: Side() for name in (REFERENCE, *PRECISIONS)}
@@ -258,8 +259,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.epochs is not None and options.epochs < 2:
         parser.error("--epochs: at least 2, the first is not timed")
     # Two threads that wait for each other by spinning crawl, ten times slower, when another process wants a core.
-    # Both sides wait asleep instead; it must be said before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Both sides wait briefly instead, as run.py does; it must be said before torch is imported.
+    wait_briefly()
     for talkative in ("cryodrgn", "pytorch_lightning"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     try:

@@ -1,5 +1,6 @@
 """What the machine does well, found without importing torch where possible."""
 
+import os
 from pathlib import Path
 
 
@@ -24,3 +25,13 @@ def cpu_flags() -> set[str]:
         return set()
     lines = cpuinfo.read_text().splitlines()
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def wait_briefly() -> None:
+    """Let OpenMP's idle threads spin for microseconds and then sleep; to be called before torch is imported.
+
+    By default they spin on: no faster on idle cores, and more than ten times slower where another program wants
+    the same ones. A value that the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
