@@ -1,6 +1,5 @@
 """Carry out one experiment, or with -m many: ``python run.py +exp=evil_twin_noise``; see ``--help``."""
 
-import logging
 import os
 import sys
 
@@ -15,7 +14,6 @@ from experiments.messages import one_line
 from experiments.runs import execute
 from experiments.summary import summary
 
-logger = logging.getLogger(__name__)
 failures: list[str] = []
 
 

@@ -1,6 +1,5 @@
 """Does the encoder follow a rule? A trained one is shown its own training images, altered (paper, section 3.4)."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from experiments.training import write_latents
 from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import Latents
 from lightning_modules.latents import AmortizedEncoder
-
-logger = logging.getLogger(__name__)
 
 
 class AmortizationTest:
