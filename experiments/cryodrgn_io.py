@@ -133,9 +133,9 @@ def _dataset_args(folder: Path, particles: Particles) -> dict[str, Any]:
 
 def _index_pkl(folder: Path, particles: Particles, selection: Selection) -> str | None:
     files = particles.files
-    if files.ind is None and files.n_particles is None:
+    if files.ind is None and selection.is_whole:
         return None
-    if files.ind is not None and files.n_particles is None and Path(files.ind).suffix == ".pkl":
+    if files.ind is not None and len(selection.rows) == selection.n_filtered and Path(files.ind).suffix == ".pkl":
         return files.ind
     return _write(folder, "ind.pkl", _pickling(selection.rows))
 

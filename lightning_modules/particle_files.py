@@ -2,25 +2,66 @@
 
 import dataclasses
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
 from lightning_modules.image_stacks import PARTICLE_SUFFIXES, check_file
+from lightning_modules.regular_files import read_bytes
+from lightning_modules.safe_numpy import load_npy, load_npz
 from lightning_modules.safe_pickle import load_arrays
+from lightning_modules.split import Split
+
+if TYPE_CHECKING:
+    from lightning_modules.particles import Particles
 
 ARRAY_SUFFIXES = (".pkl", ".npz", ".star", ".cs")
 INDEX_SUFFIXES = (".pkl", ".npy", ".npz", ".txt")
 LABELS = {"state": "int64", "hinge_rad": "float64"}
 
 
+class Normalized(Protocol):
+    """What remembers how images were normalized."""
+
+    @property
+    def norm(self) -> tuple[float, float]:
+        """Mean and std that normalized the Hartley transforms."""
+
+
+class ParticleSource:
+    """A choice of the slot ``data`` that ends in files of cryoDRGN's formats."""
+
+    def particle_files(self) -> "ParticleFiles":
+        """Return the files, made first where they have to be."""
+        raise NotImplementedError
+
+    def load(
+        self,
+        residency: str = "memory",
+        cache_dir: str | Path = "cache",
+        split: Split | None = None,
+        like: Normalized | None = None,
+    ) -> "Particles":
+        """Read the particles and preprocess their images; see ``particles.load_particles``.
+
+        Args:
+            residency: "memory" or "disk".
+            cache_dir: folder for residency "disk".
+            split: take one side of it; None: all.
+            like: what a model was trained on, whose norm is taken over; None: these have their own.
+        """
+        from lightning_modules.particles import load_particles
+
+        files = dataclasses.replace(self.particle_files(), split=split)
+        return load_particles(files, residency, cache_dir, norm=None if like is None else like.norm)
+
+
 @dataclass(frozen=True)
-class ParticleFiles:
+class ParticleFiles(ParticleSource):
     """A particle set in cryoDRGN's formats, and how its images are read.
 
     Attributes:
@@ -36,6 +77,7 @@ class ParticleFiles:
         window_r: radius at which the window starts to fall, as a fraction of half the box.
         n_particles: take only the first so many (of those selected by ``ind``).
         pixel_size_angstrom: of the images, where no file says it.
+        split: take only one side of a split into training and held-out particles, of those left by all else.
     """
 
     particles: str
@@ -49,6 +91,7 @@ class ParticleFiles:
     window_r: float = 0.85
     n_particles: int | None = None
     pixel_size_angstrom: float | None = None
+    split: Split | None = None
 
     def particle_files(self) -> "ParticleFiles":
         """Return the set itself: data slots that make their files first return what they made."""
@@ -96,11 +139,15 @@ class Selection:
         rows: (N,) rows in the file, from 0, in the order in which they are taken.
         n_file: rows in the file.
         n_filtered: rows after ``ind`` and before ``n_particles``.
+        n_unsplit: rows after ``n_particles`` and before ``split``.
+        positions: (N,) of the particles taken, among those before ``split``.
     """
 
     rows: NDArray[np.int64]
     n_file: int
     n_filtered: int
+    n_unsplit: int
+    positions: NDArray[np.int64]
 
     @property
     def is_whole(self) -> bool:
@@ -120,12 +167,11 @@ class Selection:
         Raises:
             InputError: another number of rows.
         """
-        n_taken = len(self.rows)
         if len(table) == self.n_file:
             return table[self.rows], self.rows
-        if len(table) in (self.n_filtered, n_taken):
-            return table[:n_taken], np.arange(n_taken)
-        kept = "" if self.is_whole else f" (or {n_taken}, those taken)"
+        if len(table) in (self.n_filtered, self.n_unsplit):
+            return table[self.positions], self.positions
+        kept = "" if self.n_unsplit == self.n_file else f" (or {self.n_unsplit}, those taken)"
         raise InputError(
             f"{path}: {what} for {len(table)} particles, expected {self.n_file}{kept}, as many as there are "
             "images; use the file that belongs to this stack"
@@ -133,7 +179,7 @@ class Selection:
 
 
 def read_selection(files: ParticleFiles, n_file: int) -> Selection:
-    """Read ``ind`` and ``n_particles``.
+    """Read ``ind``, ``n_particles`` and ``split``.
 
     Raises:
         InputError: an index that is not made of distinct integers from 0 to N - 1, or more particles asked
@@ -148,11 +194,12 @@ def read_selection(files: ParticleFiles, n_file: int) -> Selection:
                 f"{files.ind or files.particles} holds; null takes all"
             )
         rows = rows[: files.n_particles]
-    return Selection(rows.astype(np.int64), n_file, n_filtered)
+    positions = np.arange(len(rows)) if files.split is None else files.split.positions(len(rows))
+    return Selection(rows[positions].astype(np.int64), n_file, n_filtered, len(rows), positions)
 
 
 def _read_index(path: Path, n_file: int) -> np.ndarray:
-    index = _load_index(path)
+    index = _load_index(path, n_file)
     if index.dtype == bool:
         raise InputError(f"{path}: a mask of True and False, expected integers; write np.flatnonzero of it")
     if index.ndim != 1 or len(index) == 0:
@@ -173,35 +220,33 @@ def _read_index(path: Path, n_file: int) -> np.ndarray:
     return index
 
 
-def _load_index(path: Path) -> np.ndarray:
+def _load_index(path: Path, n_file: int) -> np.ndarray:
+    if path.suffix == ".npy":
+        return load_npy(path, "integers written by np.save", "no index can be read from it")
+    if path.suffix == ".npz":
+        arrays = load_npz(path)
+        if "ind" not in arrays and len(arrays) != 1:
+            raise InputError(f"{path}: no array named 'ind'; write it with np.savez(..., ind=index)")
+        return arrays["ind"] if "ind" in arrays else next(iter(arrays.values()))
     try:
         if path.suffix == ".txt":
-            return np.array([float(word) for word in path.read_text().split()])
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if path.suffix == ".npz":
-            arrays = load_npz(path)
-            return arrays["ind"] if "ind" in arrays or len(arrays) != 1 else next(iter(arrays.values()))
-        return np.asarray(load_arrays(path))
-    except KeyError:
-        raise InputError(f"{path}: no array named 'ind'; write it with np.savez(..., ind=index)") from None
-    except (ValueError, OSError, EOFError):
+            return np.array([float(word) for word in read_bytes(path, "integers").decode().split()])
+        return _flat(load_arrays(path), n_file)
+    except (ValueError, TypeError, OverflowError):
         raise InputError(
             f"{path}: no index can be read from it, expected integers; write it with np.savetxt or pickle"
         ) from None
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an .npz.
-
-    Raises:
-        InputError: damaged, or with Python objects in it.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
-        raise InputError(f"{path}: damaged, or holds Python objects; expected arrays written by np.savez") from None
+def _flat(index: Any, n_file: int) -> np.ndarray:
+    """Return an array as it is, and a plain list of numbers as one; lists of lists may unfold to any size."""
+    if isinstance(index, range) and len(index) <= n_file:
+        return np.array(index)
+    if isinstance(index, list | tuple) and not all(isinstance(value, int | float | np.generic) for value in index):
+        raise ValueError("a list of something else than numbers")
+    if not isinstance(index, np.ndarray | list | tuple):
+        raise TypeError(f"{type(index).__name__} instead of an array")
+    return np.asarray(index)
 
 
 def read_labels(files: ParticleFiles, selection: Selection) -> dict[str, np.ndarray] | None:
@@ -225,7 +270,12 @@ def read_labels(files: ParticleFiles, selection: Selection) -> dict[str, np.ndar
                 raise InputError(
                     f"{path}: {name} of shape {values.shape} and type {values.dtype}, expected (N,) {dtype}"
                 )
-            labels[name] = selection.take(values, path, name)[0].astype(dtype)
+            taken = selection.take(values, path, name)[0].astype(dtype)
+            if not np.isfinite(taken).all():
+                raise InputError(
+                    f"{path}: {name} has NaN or infinite values, expected numbers; leave such particles out"
+                )
+            labels[name] = taken
     if not labels:
         raise InputError(f"{path}: arrays {sorted(arrays)}, expected 'state' or 'hinge_rad'; see data.labels")
     return labels

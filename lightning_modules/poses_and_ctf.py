@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
 from lightning_modules.image_stacks import Inventory, find_stack, read_header
-from lightning_modules.particle_files import ParticleFiles, Selection, load_npz
+from lightning_modules.particle_files import ParticleFiles, Selection
+from lightning_modules.safe_numpy import load_npz
 from lightning_modules.safe_pickle import load_arrays
 from lightning_modules.star_and_cs import (
     STAR_ANGLES,
     StarTable,
+    cs_box,
     cs_ctf,
     cs_poses,
+    plausible_box,
     read_cs,
     star_ctf,
     star_poses,
@@ -87,10 +90,10 @@ def read_ctf(files: ParticleFiles, images: Inventory, selection: Selection) -> n
         for column, name in ((0, "box"), (1, "pixel size"), (5, "voltage")):
             _refuse(values[:, column] <= 0, numbers, path, f"{name} not above 0", "px, A and kV above 0")
         _refuse(np.abs(values[:, 7]) > 1, numbers, path, "amplitude contrast above 1", "a fraction")
-    return _rescale(table[0], ctf.copy(), images.box_px, path)
+    return _rescale(table[0], ctf.copy(), rows, images.box_px, path)
 
 
-def _rescale(first: np.ndarray, ctf: np.ndarray, box_px: int, path: Path) -> np.ndarray:
+def _rescale(first: np.ndarray, ctf: np.ndarray, rows: NDArray[np.int64], box_px: int, path: Path) -> np.ndarray:
     pixel_size_angstrom = first[0] * first[1] / box_px
     if first[0] != box_px:
         logger.info(
@@ -101,7 +104,12 @@ def _rescale(first: np.ndarray, ctf: np.ndarray, box_px: int, path: Path) -> np.
     if not np.allclose(ctf[:, 0] * ctf[:, 1], first[0] * first[1], rtol=1e-3):
         logger.warning("%s: several pixel sizes; that of row 0 is used for all, as in cryoDRGN", path)
     ctf[:, 1] = pixel_size_angstrom
-    return ctf[:, 1:].astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled = ctf[:, 1:].astype(np.float32)
+    _refuse(
+        np.logical_not(np.isfinite(scaled).all(axis=1)), rows, path, "CTF too large for a float32", "A, deg, kV and mm"
+    )
+    return scaled
 
 
 def _load_poses(path: Path, files: ParticleFiles, images: Inventory) -> tuple[Any, Any]:
@@ -144,7 +152,7 @@ def _star_box(table: StarTable, files: ParticleFiles, images: Inventory) -> int:
     """Box of the images that a .star describes: they may be the ones before downsampling."""
     own = table.box_px()
     if own is not None:
-        return int(own[0])
+        return plausible_box(own[0], table.path)
     if table.has("_rlnImageName"):
         name = str(table.texts("_rlnImageName")[0]).partition("@")[2]
         if stack := find_stack(name, files.datadir or table.path.parent):
@@ -153,10 +161,7 @@ def _star_box(table: StarTable, files: ParticleFiles, images: Inventory) -> int:
 
 
 def _cs_box(path: Path, images: Inventory) -> int:
-    table = read_cs(path)
-    if "blob/shape" in (table.dtype.names or ()):
-        return int(table["blob/shape"][0][0])
-    return _assumed_box(path, images)
+    return cs_box(path, read_cs(path)) or _assumed_box(path, images)
 
 
 def _assumed_box(path: Path, images: Inventory) -> int:

@@ -4,13 +4,69 @@ cryoDRGN keeps poses, CTF and indices in pickles. ``pickle.load`` runs any code 
 numpy arrays and plain containers are admitted here.
 """
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_modules.errors import InputError
+from lightning_modules.regular_files import read_bytes
+
+# Numbers and texts. Objects, and records that may hold some, are pointers to memory that a file could make up.
+PLAIN_KINDS = "biufcSU"
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype`` while a pickle is read: its own way of taking on a state believes everything."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        self.dtype = np.dtype(code.decode("ascii") if isinstance(code, bytes) else str(code))
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+    def of(self, n_bytes: int | None = None) -> np.dtype:
+        """Return the dtype of an array; ``n_bytes``: of a single value."""
+        if self.dtype.kind not in PLAIN_KINDS:
+            raise pickle.UnpicklingError(f"an array of {self.dtype}, not of numbers")
+        if n_bytes is not None and n_bytes != self.dtype.itemsize:
+            raise pickle.UnpicklingError(f"{n_bytes} bytes for a value of {self.dtype}")
+        return self.dtype
+
+
+class _Array(np.ndarray):
+    """An array while a pickle is read; numpy itself compares shape and bytes."""
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, is_fortran, content = state
+        super().__setstate__((version, shape, dtype.of(), is_fortran, _bytes(content)))
+
+
+def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
+    """Stand in for numpy's maker of empty arrays, which allocates any shape that it is told."""
+    return np.zeros(0, np.int8).view(_Array)
+
+
+def _scalar(dtype: _Dtype, content: Any) -> np.generic:
+    content = _bytes(content)
+    return np.frombuffer(content, dtype.of(len(content)))[0]
+
+
+def _frombuffer(content: Any, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
+    content = content if isinstance(content, bytearray) else _bytes(content)  # keeps the array writable
+    return np.frombuffer(content, dtype.of()).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _bytes(content: Any) -> bytes:
+    """Return what an array is made of; Python 2 wrote bytes as text."""
+    if isinstance(content, str):
+        return content.encode("latin1")
+    if not isinstance(content, bytes | bytearray):
+        raise pickle.UnpicklingError(f"an array made of {type(content).__name__}")
+    return bytes(content)
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -20,15 +76,31 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-# Taken from numpy itself: it moved them from numpy.core to numpy._core in 2.0, and files of both kinds exist.
+def _bytearray(content: bytes | str = b"", encoding: str = "latin1") -> bytearray:
+    """Stand in for ``bytearray``, which makes as many zeros as it is told."""
+    return bytearray(_latin1(content, encoding) if isinstance(content, str) else _bytes(content))
+
+
+def _of_items(kind: type) -> Any:
+    """Stand in for a container's class, which would also unfold a range."""
+
+    def make(items: Any = ()) -> Any:
+        if not isinstance(items, list | tuple | set | frozenset | dict):
+            raise pickle.UnpicklingError(f"{kind.__name__} of {type(items).__name__}")
+        return kind(items)
+
+    return make
+
+
+# numpy moved them from numpy.core to numpy._core in 2.0, and files of both kinds exist.
 _NUMPY_MAKERS: dict[tuple[str, str], Any] = {
-    ("multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0],
-    ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
+    ("multiarray", "_reconstruct"): _reconstruct,
+    ("multiarray", "scalar"): _scalar,
+    ("numeric", "_frombuffer"): _frombuffer,
 }
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): "numpy.ndarray",  # only named in files, never called
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1,
     **{
         (f"numpy.{core}.{module}", name): maker
@@ -37,9 +109,12 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     },
     ("__builtin__", "xrange"): range,
     **{
-        (builtins, kind.__name__): kind
+        (builtins, name): kind
         for builtins in ("builtins", "__builtin__")
-        for kind in (list, tuple, dict, set, frozenset, complex, bytearray, slice, range)
+        for name, kind in {
+            **{kind.__name__: _of_items(kind) for kind in (list, tuple, dict, set, frozenset)},
+            **{"complex": complex, "slice": slice, "range": range, "bytearray": _bytearray},
+        }.items()
     },
 }
 
@@ -76,16 +151,41 @@ def load_arrays(path: str | Path) -> Any:
         InputError: the file is missing, empty, truncated, no pickle, or names anything but numpy arrays and
             plain containers. Nothing of the file has been run then.
     """
+    expected = "a pickle of numpy arrays"
     path = Path(path)
+    content = read_bytes(path, expected)
     try:
-        with path.open("rb") as file:
-            return _ArrayUnpickler(file, path).load()
+        _refuse_false_sizes(content)
+        return _without_subclass(_ArrayUnpickler(io.BytesIO(content), path).load(), {})
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a pickle of numpy arrays") from None
     # A damaged pickle can fail in nearly any way: every opcode works on whatever is on the stack.
     except Exception as error:
-        size = path.stat().st_size
-        found = "an empty file" if size == 0 else f"{size} bytes that are no whole pickle ({type(error).__name__})"
-        raise InputError(f"{path}: found {found}, expected a pickle of numpy arrays; copy or make it again") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = f"{len(content)} bytes that are no whole pickle ({reason})" if content else "an empty file"
+        raise InputError(f"{path}: found {found}, expected {expected}; copy or make it again") from None
+
+
+def _refuse_false_sizes(content: bytes) -> None:
+    """Read the opcodes alone: each length must be there, and the memo, which C makes as long as told, is dense."""
+    n_stored = 0
+    for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+        if argument is not None and "PUT" in opcode.name:
+            n_stored += 1
+            if not 0 <= int(argument) <= 2 * n_stored + 64:
+                raise pickle.UnpicklingError(f"object {argument} stored after {n_stored} others")
+
+
+def _without_subclass(value: Any, done: dict[int, Any]) -> Any:
+    """Turn the arrays in containers back into numpy's own; each container once, however often it is named."""
+    if isinstance(value, _Array):
+        return value.view(np.ndarray)
+    if not isinstance(value, list | tuple | dict):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            new: Any = {key: _without_subclass(item, done) for key, item in value.items()}
+        else:
+            new = type(value)([_without_subclass(item, done) for item in value])
+        done[id(value)] = new
+    return done[id(value)]

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
+from lightning_modules.regular_files import read_bytes
+from lightning_modules.safe_numpy import UNPACKED_BYTES, UNPACKED_TIMES, load_npy
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,15 @@ class StarTable:
         from cryodrgn.starfile import Starfile
 
         self.path = path
+        _refuse_long_words(path)
         try:
             self._star = Starfile(str(path))
-        except (ValueError, AssertionError, KeyError, IndexError) as error:
+        except Exception as error:  # it takes the file's word for everything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path}: no readable .star table ({reason}); export it again") from None
         self.n_rows = len(self._star)
+        if self._star.data_optics is not None and self._star.data_optics.index.has_duplicates:
+            raise InputError(f"{path}: an optics group is described twice, expected each once; export it again")
 
     def has(self, *columns: str) -> bool:
         """Whether all the columns are there, in the particles' or in the optics table."""
@@ -72,7 +77,7 @@ class StarTable:
             return np.stack([self._star.get_optics_values(column, dtype=np.float64) for column in columns], axis=1)
         except ValueError:
             raise InputError(f"{self.path}: {' or '.join(columns)} holds text, expected numbers") from None
-        except KeyError as error:
+        except (KeyError, TypeError, IndexError) as error:
             raise InputError(f"{self.path}: optics group {error} is not in the optics table") from None
 
     def texts(self, column: str) -> NDArray[np.str_]:
@@ -94,20 +99,44 @@ class StarTable:
     def pixel_size_angstrom(self) -> Array | None:
         """Pixel size of each image in A, (N,); None where the file does not say."""
         if self.has("_rlnImagePixelSize"):
-            return self.numbers("_rlnImagePixelSize")[:, 0].astype(np.float32)
+            return self._positive("_rlnImagePixelSize")[:, 0].astype(np.float32)
         if self.has("_rlnDetectorPixelSize", "_rlnMagnification"):
-            detector_um, magnification = self.numbers("_rlnDetectorPixelSize", "_rlnMagnification").T
+            detector_um, magnification = self._positive("_rlnDetectorPixelSize", "_rlnMagnification").T
             return detector_um * 1e4 / magnification
         return None
 
     def box_px(self) -> Array | None:
         """Box of each image in px, (N,); None where the file does not say."""
-        return self.numbers("_rlnImageSize")[:, 0] if self.has("_rlnImageSize") else None
+        return self._positive("_rlnImageSize")[:, 0] if self.has("_rlnImageSize") else None
+
+    def _positive(self, *columns: str) -> Array:
+        """Return columns that are divided by."""
+        values = self.numbers(*columns)
+        wrong = ~((values > 0) & (values < np.inf)).all(axis=1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            found = ", ".join(f"{value:g}" for value in values[row])
+            raise InputError(f"{self.path}: {', '.join(columns)} is {found} in row {row}, expected numbers above 0")
+        return values
 
     def _missing(self, columns: Sequence[str]) -> list[str]:
         optics = self._star.data_optics
         known = set(self._star.df.columns) | (set() if optics is None else set(optics.columns))
         return [column for column in columns if column not in known]
+
+
+def _refuse_long_words(path: Path) -> None:
+    """Refuse what would not fit into memory: every value of the table takes as much as the longest one."""
+    content = read_bytes(path, "a .star table")
+    try:
+        words = content.decode().split()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: byte {error.start} is no UTF-8 text; no readable .star table, export it again"
+        ) from None
+    longest = max(map(len, words), default=0)
+    if 4 * longest * len(words) > max(UNPACKED_BYTES, UNPACKED_TIMES * len(content)):
+        raise InputError(f"{path}: a word of {longest:,} characters; no readable .star table, export it again")
 
 
 def star_images(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
@@ -118,7 +147,8 @@ def star_images(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     """
     entries = StarTable(path).texts("_rlnImageName")
     number, at, name = np.char.partition(entries, "@").T
-    wrong = np.flatnonzero((at != "@") | ~np.char.isdigit(number))
+    # At most nine digits, all of them 0 to 9: others are digits too, and no int.
+    wrong = np.flatnonzero((at != "@") | ~np.char.isdecimal(number) | (np.char.str_len(number) > 9))
     if len(wrong):
         raise InputError(
             f"{path}: _rlnImageName is {str(entries[wrong[0]])!r} in row {wrong[0]}, expected NUMBER@STACK"
@@ -202,14 +232,8 @@ def read_cs(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
     Raises:
         InputError: no such table, Python objects in it, or columns are missing.
     """
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        raise InputError(
-            f"{path}: no readable .cs table, or one with Python objects, which are not read; export it from "
-            "cryoSPARC again"
-        ) from None
-    if not isinstance(table, np.ndarray) or table.dtype.names is None or table.ndim != 1 or len(table) == 0:
+    table = load_npy(path, "one exported by cryoSPARC", "no readable .cs table")
+    if table.dtype.names is None or table.ndim != 1 or len(table) == 0:
         raise InputError(f"{path}: expected a .cs table with named columns and at least one row; export it again")
     if missing := [column for column in columns if column not in table.dtype.names]:
         raise InputError(f"{path}: no column {', '.join(missing)}; export the .cs with it or use another file")
@@ -219,8 +243,45 @@ def read_cs(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
 def cs_images(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     """Return, for each particle of a .cs, its stack's name and its number there, as :func:`star_images`."""
     table = read_cs(path, ("blob/path", "blob/idx"))
-    names = table["blob/path"].astype(str)
-    return np.char.lstrip(names, ">"), table["blob/idx"].astype(np.int64)
+    numbers = _cs_numbers(path, table, "blob/idx")
+    if table["blob/path"].dtype.kind not in "SU" or table["blob/path"].ndim != 1 or numbers.dtype.kind not in "iu":
+        raise InputError(f"{path}: blob/path and blob/idx are no names and numbers of images; export it again")
+    try:
+        names = table["blob/path"].astype(str)
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: blob/path is not in ASCII, expected the names of stacks; export it again") from None
+    return np.char.lstrip(names, ">"), numbers.astype(np.int64)
+
+
+def cs_box(path: Path, table: np.ndarray) -> int | None:
+    """Box of the images that a .cs describes, in px; None where it does not say.
+
+    Raises:
+        InputError: a box that no image has.
+    """
+    if "blob/shape" not in (table.dtype.names or ()):
+        return None
+    return plausible_box(_cs_numbers(path, table, "blob/shape", 2)[0][0], path)
+
+
+def plausible_box(value: float, path: Path) -> int:
+    """Return the box that a table says, in px.
+
+    Raises:
+        InputError: a box that no image has.
+    """
+    if not 1 <= value < 1 << 16:
+        raise InputError(f"{path}: a box of {value:g} px, expected that of its images; export it again")
+    return int(value)
+
+
+def _cs_numbers(path: Path, table: np.ndarray, name: str, width: int | None = None) -> np.ndarray:
+    """Return a column of numbers, (N,) or (N, width)."""
+    values: np.ndarray = table[name]
+    if values.dtype.kind not in "fiu" or values.shape != (len(table), *(() if width is None else (width,))):
+        found = f"{values.dtype} of shape {values.shape}"
+        raise InputError(f"{path}: column {name} is {found}, expected {width or 1} number(s) a row; export it again")
+    return values
 
 
 def cs_poses(path: Path, box_px: int) -> tuple[Array, Array]:
@@ -244,13 +305,13 @@ def cs_poses(path: Path, box_px: int) -> tuple[Array, Array]:
     group = "alignments3D" if "alignments3D/pose" in names else "alignments_class_0"
     if f"{group}/pose" not in names or f"{group}/shift" not in names:
         raise InputError(f"{path}: no column alignments3D/pose and /shift; use the .cs of a refinement's particles")
-    rotation_vectors = torch.from_numpy(np.ascontiguousarray(table[f"{group}/pose"]))
+    vectors = _cs_numbers(path, table, f"{group}/pose", 3)
+    rotation_vectors = torch.from_numpy(vectors.astype(vectors.dtype.newbyteorder("=")))
     rotations = expmap(rotation_vectors)
     # expmap divides by the angle: no rotation at all comes out as NaN.
     unrotated = rotation_vectors.norm(dim=-1) == 0
     rotations[unrotated] = torch.eye(3, dtype=rotations.dtype)
-    shifts = table[f"{group}/shift"].copy()
-    shifts /= table["blob/shape"][0][0] if "blob/shape" in names else box_px
+    shifts = _cs_numbers(path, table, f"{group}/shift", 2) / np.float32(cs_box(path, table) or box_px)
     return rotations.transpose(-1, -2).numpy(), shifts
 
 
@@ -268,15 +329,15 @@ def cs_ctf(path: Path, box_px: int, pixel_size_angstrom: float | None) -> Array:
     table = read_cs(path, CS_CTF)
     names = table.dtype.names or ()
     ctf = np.zeros((len(table), 9))
-    ctf[:, 0] = table["blob/shape"][0][0] if "blob/shape" in names else box_px
+    ctf[:, 0] = cs_box(path, table) or box_px
     if "blob/psize_A" in names:
-        ctf[:, 1] = table["blob/psize_A"]
+        ctf[:, 1] = _cs_numbers(path, table, "blob/psize_A")
     elif pixel_size_angstrom is not None:
         ctf[:, 1] = pixel_size_angstrom
     else:
         raise InputError(f"{path}: no column blob/psize_A; set data.pixel_size_angstrom to that of its images")
     for column, name in enumerate(CS_CTF, start=2):
-        ctf[:, column] = table[name]
+        ctf[:, column] = _cs_numbers(path, table, name)
         if name.endswith("_rad"):
             ctf[:, column] *= 180 / np.pi
     return ctf.astype(np.float32)

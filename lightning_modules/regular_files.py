@@ -1,0 +1,51 @@
+"""Files that can be opened without waiting for anybody: no folder, no pipe, no device."""
+
+import os
+import stat
+from pathlib import Path
+
+from lightning_modules.errors import InputError
+
+
+def is_regular(path: str | Path) -> bool:
+    """Tell whether there is a regular file, or a link to one; a name that no file can have is none."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  Path.is_file raises where a name is too long
+    except (OSError, ValueError):
+        return False
+
+
+def regular_file(path: str | Path, expected: str) -> Path:
+    """Return the path of a regular file that may be read. Opening a pipe would wait for ever.
+
+    Args:
+        path: what the user named.
+        expected: what it should be, for the message.
+
+    Raises:
+        InputError: there is none, it is something else than a file, or it may not be read.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path}: found {_kind(mode)}, expected {expected}")
+        with Path(path).open("rb"):
+            return Path(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file, it is missing; expected {expected}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); expected {expected}") from None
+
+
+def read_bytes(path: str | Path, expected: str) -> bytes:
+    """Return the content of a regular file; arguments and errors of :func:`regular_file`."""
+    try:
+        return regular_file(path, expected).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
