@@ -8,11 +8,12 @@ from torch import Tensor
 
 
 class Elbo(NamedTuple):
-    """The terms of the loss, each a scalar and a mean over the batch.
+    """The terms of the loss, each a scalar and a mean over the batch, or one value per particle.
 
     Attributes:
         total: what is minimized.
-        reconstruction: mean squared error over the batch and the M masked pixels.
+        reconstruction: mean squared error over the batch and the M masked pixels; of pictures, the
+            cross-entropy of all pixels.
         kl: divergence of q(z|x) from the standard normal, in nats per particle.
     """
 
@@ -68,5 +69,56 @@ def negative_elbo(
     """
     reconstruction = F.mse_loss(y_hat, y)
     kl = kl_divergence(mu, logvar).mean()
-    regularizer = beta * kl if beta_control is None else beta_control * (beta - kl) ** 2
-    return Elbo(reconstruction + regularizer / y.shape[1], reconstruction, kl)
+    return Elbo(reconstruction + _regularizer(kl, beta, beta_control) / y.shape[1], reconstruction, kl)
+
+
+def each_negative_elbo(
+    y_hat: Tensor, y: Tensor, mu: Tensor, logvar: Tensor, beta: float, beta_control: float | None = None
+) -> Elbo:
+    """:func:`negative_elbo` of every particle on its own.
+
+    Their mean is the loss of the batch; but with ``beta_control``, which holds the mean KL of a batch near its
+    target there, and each particle's here.
+
+    Returns:
+        The three terms, each (B,).
+    """
+    reconstruction = (y_hat - y).square().mean(dim=1)
+    kl = kl_divergence(mu, logvar)
+    return Elbo(reconstruction + _regularizer(kl, beta, beta_control) / y.shape[1], reconstruction, kl)
+
+
+def bernoulli_negative_elbo(
+    logits: Tensor, y: Tensor, mu: Tensor, logvar: Tensor, beta: float | Tensor, beta_control: float | None = None
+) -> Elbo:
+    """Loss of a picture whose pixels are probabilities: cross-entropy + beta * KL (paper, appendix B).
+
+    Args:
+        logits: (B, M) rendered pixels, before the sigmoid.
+        y: (B, M) pixels from 0 to 1.
+        mu: (B, zdim).
+        logvar: (B, zdim).
+        beta: weight of the KL, or its target when ``beta_control`` is given.
+        beta_control: strength of KL control, as above.
+
+    Returns:
+        The three terms, in nats per image.
+    """
+    reconstruction = F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / len(y)
+    kl = kl_divergence(mu, logvar).mean()
+    return Elbo(reconstruction + _regularizer(kl, beta, beta_control), reconstruction, kl)
+
+
+def each_bernoulli_negative_elbo(
+    logits: Tensor, y: Tensor, mu: Tensor, logvar: Tensor, beta: float, beta_control: float | None = None
+) -> Elbo:
+    """:func:`bernoulli_negative_elbo` of every picture on its own, each term (B,)."""
+    reconstruction = F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(dim=1)
+    kl = kl_divergence(mu, logvar)
+    return Elbo(reconstruction + _regularizer(kl, beta, beta_control), reconstruction, kl)
+
+
+def _regularizer(kl: Tensor, beta: float | Tensor, beta_control: float | None) -> Tensor:
+    """Weigh the KL, or hold it at its target."""
+    weighed: Tensor = beta * kl if beta_control is None else beta_control * (beta - kl) ** 2
+    return weighed

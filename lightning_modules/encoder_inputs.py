@@ -1,7 +1,7 @@
-"""What the encoder sees for particle i: its image, an evil twin, or its image altered.
+"""What the encoder sees for particle i: its image, or an evil twin. Altered images are in ``altered_inputs``.
 
 The loss always compares with particle i's own image. Every class is prepared once, on the particles, and then
-called with a batch; what it returns is phase-flipped by the CTF of particle i afterwards.
+called with a batch; what it returns is centred and phase-flipped as it should be, and goes into the encoder.
 """
 
 from typing import Protocol
@@ -23,20 +23,34 @@ class EncoderInput(Protocol):
     def prepare(self, particles: Particles, formation: ImageFormation, seed: int) -> None:
         """Fix everything that stays the same for the whole run."""
 
-    def __call__(self, y: Tensor, shift_px: Tensor, index: Tensor) -> Tensor:
-        """Return (B, M) Hartley transforms, from the particles' own y (B, M), shift_px (B, 2), index (B,)."""
+    def begin(self, epoch: int | None) -> None:
+        """Fix what changes from epoch to epoch, which is a function of (seed, epoch); None: not in training."""
+        return
+
+    def __call__(self, y: Tensor, shift_px: Tensor, ctf: Tensor | None, index: Tensor) -> Tensor:
+        """Return what the encoder sees of a batch.
+
+        Args:
+            y: (B, M) Hartley transforms of the particles' own images, not centred.
+            shift_px: (B, 2) that centre them.
+            ctf: (B, M), or None.
+            index: (B,) particles.
+
+        Returns:
+            (B, M), phase-flipped.
+        """
 
 
-class IdentityInput:
+class IdentityInput(EncoderInput):
     """x_i = the centred image of particle i, as in cryoDRGN."""
 
     def prepare(self, particles: Particles, formation: ImageFormation, seed: int) -> None:
         """Nothing to fix."""
         self.formation = formation
 
-    def __call__(self, y: Tensor, shift_px: Tensor, index: Tensor) -> Tensor:
+    def __call__(self, y: Tensor, shift_px: Tensor, ctf: Tensor | None, index: Tensor) -> Tensor:
         """Centre the image by the particle's shift."""
-        return self.formation.centre(y, shift_px)
+        return self.formation.phase_flip(self.formation.centre(y, shift_px), ctf)
 
 
 def derangement(n: int, seed: int) -> np.ndarray:
@@ -61,7 +75,7 @@ def derangement(n: int, seed: int) -> np.ndarray:
             return order
 
 
-class PermutedTwin:
+class PermutedTwin(EncoderInput):
     """x_i = the image of particle pi(i), for one fixed permutation without fixed points (paper, section 3.3).
 
     The twin's image is not centred by anyone's shift, as in the authors' code.
@@ -72,35 +86,51 @@ class PermutedTwin:
 
     def prepare(self, particles: Particles, formation: ImageFormation, seed: int) -> None:
         """Draw the partners."""
+        self.formation = formation
         self.images = particles.images
         self.partner = torch.from_numpy(derangement(len(particles), seed)).to(particles.images.device)
 
-    def __call__(self, y: Tensor, shift_px: Tensor, index: Tensor) -> Tensor:
-        """Fetch the partners' images."""
-        return fetch(self.images, self.partner[index.to(self.partner.device)], y)
+    def __call__(self, y: Tensor, shift_px: Tensor, ctf: Tensor | None, index: Tensor) -> Tensor:
+        """Fetch the partners' images; the phases flip by the particle's own CTF."""
+        return self.formation.phase_flip(fetch(self.images, self.partner[index.to(self.partner.device)], y), ctf)
 
 
-class _PreparedImages:
-    """Images made once for every particle, kept beside the stack, in half precision."""
+class PreparedImages(EncoderInput):
+    """Images that are fixed for every particle.
 
-    images: Tensor
+    They are made once and kept beside the stack. Where the stack itself stays on disk they are made again whenever
+    they are asked for: to the same bits, without a second copy of the data set.
+    """
 
-    def _make(self, particles: Particles, index: np.ndarray, seed: int) -> Tensor:
+    images: Tensor | None
+    dtype = torch.float32
+
+    def make(self, particles: Particles, index: np.ndarray, seed: int) -> Tensor:
         """Return (B, D, D) real-space images, before window and transform."""
         raise NotImplementedError
 
     def prepare(self, particles: Particles, formation: ImageFormation, seed: int) -> None:
-        """Make and preprocess all images, chunk by chunk."""
-        self.formation = formation
-        self.images = torch.empty(particles.images.shape, dtype=self.dtype, device=particles.images.device)
+        """Make and preprocess all images, chunk by chunk, if they are to be kept."""
+        self.formation, self.particles, self.seed, self.images = formation, particles, seed, None
+        if particles.on_disk:
+            return
+        images = torch.empty(particles.images.shape, dtype=self.dtype, device=particles.images.device)
         for start in range(0, len(particles), CHUNK):
             index = np.arange(start, min(start + CHUNK, len(particles)))
-            self.images[start : start + CHUNK] = particles.preprocess(self._make(particles, index, seed))
+            images[start : start + CHUNK] = self._preprocessed(index)
+        self.images = images
 
-    dtype = torch.float32
+    def fixed(self, index: Tensor, like: Tensor) -> Tensor:
+        """Return the images of particles (B,) as (B, M), of the batch's device and type."""
+        if self.images is not None:
+            return fetch(self.images, index, like)
+        return self._preprocessed(index.cpu().numpy()).to(device=like.device, dtype=like.dtype)
+
+    def _preprocessed(self, index: np.ndarray) -> Tensor:
+        return self.particles.preprocess(self.make(self.particles, index, self.seed)).to(self.dtype)
 
 
-class NoiseTwin(_PreparedImages):
+class NoiseTwin(PreparedImages):
     """x_i = one fixed Gaussian noise image, with the mean and variance of the data set (paper, section 3.3).
 
     Twin i is a function of (seed, i). It is preprocessed as any image is, and centred by nobody's shift. Half
@@ -109,66 +139,16 @@ class NoiseTwin(_PreparedImages):
 
     dtype = torch.float16
 
-    def _make(self, particles: Particles, index: np.ndarray, seed: int) -> Tensor:
+    def make(self, particles: Particles, index: np.ndarray, seed: int) -> Tensor:
+        """Draw the noise."""
         mean, std = particles.norm_real
         shape = (particles.box_px, particles.box_px)
         noise = [np.random.default_rng((seed, 5, i)).standard_normal(shape, dtype=np.float32) for i in index]
         return torch.from_numpy(np.stack(noise)) * std + mean
 
-    def __call__(self, y: Tensor, shift_px: Tensor, index: Tensor) -> Tensor:
-        """Fetch the noise images."""
-        return fetch(self.images, index, y)
-
-
-class ShiftedInput(_PreparedImages):
-    """x_i = the image of particle i rolled in real space, before window and transform (paper, section 3.4).
-
-    Columns that leave at the right come in at the left. The original's shift and CTF are kept.
-    """
-
-    def __init__(self, dx_px: int = 1, dy_px: int = 0) -> None:
-        """Set the roll.
-
-        Args:
-            dx_px: to the right.
-            dy_px: downwards.
-        """
-        self.dx_px, self.dy_px = dx_px, dy_px
-
-    def _make(self, particles: Particles, index: np.ndarray, seed: int) -> Tensor:
-        return self.alter(particles.raw(index))
-
-    def alter(self, raw: Tensor) -> Tensor:
-        """Roll (B, D, D) images."""
-        return torch.roll(raw, (self.dy_px, self.dx_px), dims=(-2, -1))
-
-    def __call__(self, y: Tensor, shift_px: Tensor, index: Tensor) -> Tensor:
-        """Centre the altered image by the original's shift."""
-        return self.formation.centre(fetch(self.images, index, y), shift_px)
-
-
-class RotatedInput(ShiftedInput):
-    """x_i = the image of particle i rotated in real space, before window and transform (paper, section 3.4).
-
-    The original's shift and CTF are kept. Directions are those of the image as displayed, first row on top.
-    """
-
-    def __init__(self, clockwise_deg: int = 90) -> None:
-        """Set the rotation.
-
-        Args:
-            clockwise_deg: a multiple of 90.
-
-        Raises:
-            InputError: another angle.
-        """
-        if clockwise_deg % 90:
-            raise InputError(f"encoder_input.clockwise_deg={clockwise_deg}: expected a multiple of 90")
-        self.clockwise_deg = clockwise_deg
-
-    def alter(self, raw: Tensor) -> Tensor:
-        """Rotate (B, D, D) images."""
-        return torch.rot90(raw, -self.clockwise_deg // 90, dims=(-2, -1))
+    def __call__(self, y: Tensor, shift_px: Tensor, ctf: Tensor | None, index: Tensor) -> Tensor:
+        """Fetch the noise images; the phases flip by the particle's own CTF."""
+        return self.formation.phase_flip(self.fixed(index, y), ctf)
 
 
 def fetch(images: Tensor, index: Tensor, like: Tensor) -> Tensor:

@@ -22,11 +22,13 @@ class ImageFormation(nn.Module):
         mask: (L*L,) bool, with L = D + 1.
         coords: (M, 3), lattice points in the plane z = 0, between -0.5 and 0.5, as the decoder takes them.
         freqs: (M, 2), spatial frequencies in cycles/px.
+        turned: (4, M), row q: the pixel that a turn by q times 90 degrees clockwise brings to each place.
     """
 
     mask: Tensor
     coords: Tensor
     freqs: Tensor
+    turned: Tensor
 
     def __init__(self, box_px: int) -> None:
         """Build the lattice and its mask of radius D/2.
@@ -60,6 +62,7 @@ class ImageFormation(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("coords", lattice.coords[mask] / lattice.extent / 2, persistent=False)
         self.register_buffer("freqs", lattice.freqs2d[mask], persistent=False)
+        self.register_buffer("turned", _turned(mask, box_px + 1), persistent=False)
 
     def centre(self, y: Tensor, shift_px: Tensor) -> Tensor:
         """Shift images in the Hartley domain: H'(k) = cos(2 pi k.t) H(k) + sin(2 pi k.t) H(-k).
@@ -92,14 +95,58 @@ class ImageFormation(nn.Module):
         pixel_size_angstrom = ctf_params[:, :1, None]
         return compute_ctf(self.freqs / pixel_size_angstrom, *torch.split(ctf_params[:, 1:], 1, dim=1))
 
-    def phase_flip(self, x: Tensor, ctf: Tensor) -> Tensor:
+    def phase_flip(self, x: Tensor, ctf: Tensor | None) -> Tensor:
         """Multiply by the sign of the CTF: what the encoder sees.
 
         Args:
             x: (B, M) Hartley transforms.
-            ctf: (B, M), from :meth:`ctf`.
+            ctf: (B, M), from :meth:`ctf`; None: images without a CTF, which stay as they are.
 
         Returns:
             (B, M) phase-flipped Hartley transforms.
         """
-        return x * ctf.sign()
+        return x if ctf is None else x * ctf.sign()
+
+    def image(self, y: Tensor) -> Tensor:
+        """Return to real space: the inverse of what cryoDRGN does to images, on what its mask keeps.
+
+        The inverse of ``cryodrgn.fft.symmetrize_ht`` and ``ht2_center``, times D: the transform is then orthonormal,
+        and noise has as many standard deviations here as there. The mean of an image is not in the mask, and is 0.
+
+        Args:
+            y: (B, M) Hartley transforms.
+
+        Returns:
+            (B, D, D) images.
+        """
+        from cryodrgn.fft import iht2_center
+
+        lattice = y.new_zeros(len(y), len(self.mask))
+        lattice[:, self.mask] = y
+        side = self.box_px + 1
+        return iht2_center(lattice.view(len(y), side, side)[:, :-1, :-1]) * self.box_px
+
+    def turn(self, values: Tensor, quarter_turns: Tensor | int) -> Tensor:
+        """Turn functions of the frequency, Hartley transforms or CTFs, by multiples of 90 degrees about the origin.
+
+        Exact: the lattice has a centre, and a quarter turn is a permutation of its pixels. In real space it turns
+        the image clockwise (first row on top) about the pixel (D/2, D/2).
+
+        Args:
+            values: (B, M).
+            quarter_turns: clockwise, the same for all, or (B,) int64.
+
+        Returns:
+            (B, M).
+        """
+        if isinstance(quarter_turns, int):
+            return values[:, self.turned[quarter_turns % 4]]
+        return values.gather(1, self.turned[quarter_turns % 4])
+
+
+def _turned(mask: Tensor, lattice_px: int) -> Tensor:
+    """Return the permutations of the masked pixels: (4, M) int64."""
+    number = torch.full(mask.shape, -1)
+    number[mask] = torch.arange(int(mask.sum()))
+    grid = number.view(lattice_px, lattice_px)
+    return torch.stack([torch.rot90(grid, -q).reshape(-1)[mask] for q in range(4)])

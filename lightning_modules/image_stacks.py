@@ -1,7 +1,9 @@
 """Image stacks on disk: what is checked before an image is read, and cryoDRGN's reader for them."""
 
+import errno
 import logging
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from cryodrgn.source import ImageSource
 from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.regular_files import is_regular, read_bytes, regular_file
 from lightning_modules.star_and_cs import cs_images, star_images
 
 logger = logging.getLogger(__name__)
@@ -70,12 +73,24 @@ def check_file(path: str | Path, suffixes: tuple[str, ...], key: str) -> Path:
         InputError: no such file, a folder, another extension, or not readable.
     """
     path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{key}: {str(path)!a}: its name is not in UTF-8, expected one that is; rename it") from None
     if path.suffix not in suffixes:
         raise InputError(f"{key}: {path} ends in {path.suffix or 'nothing'!r}, expected one of {', '.join(suffixes)}")
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise InputError(
+                f"{key}: {path} cannot be read ({error.strerror}); expected a {path.suffix} file"
+            ) from None
+        raise InputError(f"{key}: no file {path}; check the path (relative ones start at {Path.cwd()})") from None
+    if stat.S_ISDIR(mode):
         raise InputError(f"{key}: {path} is a folder, expected a {path.suffix} file")
-    if not path.exists():
-        raise InputError(f"{key}: no file {path}; check the path (relative ones start at {Path.cwd()})")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{key}: {path} is a pipe or a device, expected a {path.suffix} file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{key}: {path} may not be read by you; mend its permissions")
     if path.stat().st_size == 0:
@@ -89,7 +104,7 @@ def read_header(path: str | Path) -> StackHeader:
     Raises:
         InputError: truncated, foreign byte order, no real-valued images, not square, or an odd box.
     """
-    with Path(path).open("rb") as file:
+    with regular_file(path, "an image stack").open("rb") as file:
         start = file.read(HEADER_BYTES)
         size = os.fstat(file.fileno()).st_size
     if len(start) < HEADER_BYTES:
@@ -98,7 +113,8 @@ def read_header(path: str | Path) -> StackHeader:
         )
     _refuse_foreign_bytes(path, start)
     try:
-        header = MRCHeader.parse(str(path))
+        # As MRCHeader.parse; but that reads an extended header of any size, and all of the file if it is negative.
+        header = MRCHeader(struct.unpack(f"={MRCHeader.FSTR}", start))
     except (ValueError, struct.error):
         mode = struct.unpack_from("=i", start, 12)[0]
         raise InputError(f"{path}: MRC mode {mode}, expected one of {REAL_MODES}; is it an image stack?") from None
@@ -140,7 +156,7 @@ def _refuse_foreign_bytes(path: str | Path, start: bytes) -> None:
 def find_stack(name: str, datadir: str | Path) -> str | None:
     """Find a stack that a .star or .cs names, where cryoDRGN's ``_MRCDataFrameSource`` looks for it."""
     for candidate in (Path(name), Path(datadir, name), Path(datadir, Path(name).name)):
-        if candidate.is_file():
+        if is_regular(candidate):
             return str(candidate)
     return None
 
@@ -188,11 +204,17 @@ def inspect(particles: Path, datadir: str | None) -> Inventory:
 def _inspect_list(particles: Path) -> Inventory:
     """List the stacks of a .txt: one path a line, relative to the list's own folder."""
     stacks = []
-    for number, line in enumerate(particles.read_text().splitlines(), start=1):
+    try:
+        lines = read_bytes(particles, "a list of stacks").decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{particles}: byte {error.start} is no UTF-8 text, expected the path of an .mrcs file in each line"
+        ) from None
+    for number, line in enumerate(lines, start=1):
         stack = particles.parent / line.strip()
-        if stack.suffix not in STACK_SUFFIXES or not stack.is_file():
+        if stack.suffix not in STACK_SUFFIXES or not is_regular(stack):
             raise InputError(
-                f"{particles}: line {number} is {line.strip()!r}, expected the path of an .mrcs file, "
+                f"{particles}: line {number} is {repr(line.strip())[:200]}, expected the path of an .mrcs file, "
                 f"relative to {particles.parent}; there is no such file"
             )
         stacks.append(str(stack))

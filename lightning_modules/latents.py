@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import LatentInit, Latents
+from lightning_modules.residual_mlp import matmul_dtype, residual_mlp
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
@@ -41,11 +42,16 @@ class AmortizedEncoder(nn.Module):
             seed: not used: the weights come from torch's generator.
             source: not used.
         """
-        from cryodrgn.models import ResidLinearMLP
-
         super().__init__()
         self.zdim = zdim
-        self.encoder = ResidLinearMLP(n_pixels, layers, width, 2 * zdim, ACTIVATIONS[activation])
+        self.encoder = self.network(n_pixels, layers, width, 2 * zdim, ACTIVATIONS[activation])
+
+    @staticmethod
+    def network(n_inputs: int, layers: int, width: int, n_outputs: int, activation: type[nn.Module]) -> nn.Module:
+        """Build the layers."""
+        from cryodrgn.models import ResidLinearMLP
+
+        return ResidLinearMLP(n_inputs, layers, width, n_outputs, activation)
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images.
@@ -57,7 +63,7 @@ class AmortizedEncoder(nn.Module):
         Returns:
             mu and logvar, each (B, zdim) float32.
         """
-        mu, logvar = self.encoder(x).float().split(self.zdim, dim=-1)
+        mu, logvar = residual_mlp(self.encoder, x.to(matmul_dtype(x.device))[None])[0].split(self.zdim, dim=-1)
         return mu, logvar
 
     def table_parameters(self) -> Iterator[nn.Parameter]:
@@ -125,3 +131,16 @@ class LookupTable(nn.Module):
     def table_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that are trained row by row, unless frozen."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+
+class UnknownLatents(nn.Module):
+    """q(z) is not known: it is searched for, particle by particle, and nothing is learned."""
+
+    def __init__(self, zdim: int) -> None:
+        """Set the size of z."""
+        super().__init__()
+        self.zdim = zdim
+
+    def table_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are trained row by row: none."""
+        return iter(())

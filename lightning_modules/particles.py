@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -48,6 +49,8 @@ class Particles:
         norm_real: mean and std of the raw images.
         labels: ``state``, (N,) int64, and ``hinge_rad``, (N,) float64, where they are known.
         files: where all this came from.
+        on_disk: the images stay in a file.
+        index: (N,) their positions in the data as configured; all of them, unless some are held out.
     """
 
     images: Tensor
@@ -60,11 +63,17 @@ class Particles:
     norm_real: tuple[float, float]
     labels: dict[str, np.ndarray] | None
     files: ParticleFiles
+    index: NDArray[np.int64]
+    on_disk: bool = False
     _reader: StackReader | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.rotations)
+
+    def formation(self) -> ImageFormation:
+        """Return the centring and CTF of images of this size."""
+        return ImageFormation(self.box_px)
 
     def to(self, device: torch.device | str) -> "Particles":
         """Return particles whose tensors are on a device; the raw images stay on disk."""
@@ -104,7 +113,11 @@ class Particles:
 
 
 def load_particles(
-    files: ParticleFiles, residency: str = "memory", cache_dir: str | Path = "cache", chunk: int = 1024
+    files: ParticleFiles,
+    residency: str = "memory",
+    cache_dir: str | Path = "cache",
+    chunk: int = 1024,
+    norm: tuple[float, float] | None = None,
 ) -> Particles:
     """Read a particle set, and preprocess its images once.
 
@@ -116,6 +129,8 @@ def load_particles(
             ``cache_dir``, mapped into memory, and finds them there the next time.
         cache_dir: folder for residency "disk".
         chunk: most images that are in work at once.
+        norm: mean and std that normalize the Hartley transforms, those of the particles that a model was trained
+            on; None: from these images.
 
     Returns:
         The particles, on the CPU.
@@ -133,9 +148,10 @@ def load_particles(
     ctf_params = read_ctf(files, images, selection)
     labels = read_labels(files, selection)
     if residency == "disk":
-        pixels, reader = _on_disk(files, images, selection, mask, Path(cache_dir), chunk)
+        pixels, reader = _on_disk(files, images, selection, mask, Path(cache_dir), chunk, norm)
     else:
-        reader = _open_stack(files, selection)
+        _refuse_too_many(files, len(selection.rows), int(mask.sum()))
+        reader = _open_stack(files, selection, norm)
         pixels = torch.empty(len(selection.rows), int(mask.sum()))
         for start, hartley in _preprocessed(files, selection, reader, mask, chunk):
             pixels[start : start + len(hartley)] = hartley
@@ -150,8 +166,18 @@ def load_particles(
         norm_real=(reader.norm_real[0], reader.norm_real[1]),
         labels=labels,
         files=files,
+        index=selection.positions,
         _reader=reader,
     )
+
+
+def _refuse_too_many(files: ParticleFiles, n_particles: int, n_pixels: int) -> None:
+    needed_bytes, there_bytes = 4 * n_particles * n_pixels, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed_bytes > there_bytes:
+        raise InputError(
+            f"{files.particles}: {needed_bytes / 1e9:.1f} GB of images, and {there_bytes / 1e9:.1f} GB of memory; set "
+            "data.residency=disk, or take fewer with data.n_particles"
+        )
 
 
 def _pixel_size_angstrom(files: ParticleFiles, images: Inventory, ctf_params: np.ndarray | None) -> float:
@@ -212,19 +238,25 @@ def _check_images(raw: Tensor, files: ParticleFiles, rows: np.ndarray) -> None:
 
 
 def _on_disk(
-    files: ParticleFiles, images: Inventory, selection: Selection, mask: Tensor, cache_dir: Path, chunk: int
+    files: ParticleFiles,
+    images: Inventory,
+    selection: Selection,
+    mask: Tensor,
+    cache_dir: Path,
+    chunk: int,
+    norm: tuple[float, float] | None,
 ) -> tuple[Tensor, StackReader]:
     """Preprocess into a file, or find it finished; two runs that need it at once make it once."""
     folder = cache_dir / "preprocessed"
     folder.mkdir(parents=True, exist_ok=True)
-    key = _cache_key(files, images, selection)
+    key = _cache_key(files, images, selection, norm)
     stored, norms = folder / f"{key}.npy", folder / f"{key}.json"
     with FileLock(folder / f"{key}.lock"):
         if stored.exists():
             logger.info("preprocessed images found in %s", stored)
             reader = _open_stack(files, selection, **json.loads(norms.read_text()))
         else:
-            reader = _open_stack(files, selection)
+            reader = _open_stack(files, selection, norm)
             _write_images(stored, files, selection, reader, mask, chunk)
     # Mode "c" never writes to the file, and spares torch its warning about read-only memory.
     return torch.from_numpy(np.load(stored, mmap_mode="c")), reader
@@ -255,8 +287,8 @@ def _write_images(
         unfinished.unlink(missing_ok=True)
 
 
-def _cache_key(files: ParticleFiles, images: Inventory, selection: Selection) -> str:
-    """Hash of all that decides the preprocessed images: stacks, rows, options, cryoDRGN's version."""
+def _cache_key(files: ParticleFiles, images: Inventory, selection: Selection, norm: tuple[float, float] | None) -> str:
+    """Hash of all that decides the preprocessed images: stacks, rows, options, a given norm, cryoDRGN's version."""
     import cryodrgn
 
     paths = [Path(path) for path in (files.particles, *images.stacks)]
@@ -266,5 +298,6 @@ def _cache_key(files: ParticleFiles, images: Inventory, selection: Selection) ->
         "rows": hashlib.sha256(selection.rows.tobytes()).hexdigest(),
         "options": (files.invert, files.window, files.window_r),
         "cryodrgn": cryodrgn.__version__,
+        **({} if norm is None else {"norm": norm}),
     }
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]

@@ -106,10 +106,11 @@ class _ResidualMLP(torch.autograd.Function):
         gradients: list[Tensor | None] = []
         for layer in reversed(range(n_layers)):
             h, weight = hidden[layer], weights[layer]
+            wants_dw, wants_db = ctx.needs_input_grad[3 + 2 * layer : 5 + 2 * layer]
             items = 1 if layer else ctx.items
-            db = g.view(items, -1, g.shape[1]).sum(1).float()
-            dw = torch.mm(g.t(), h).float()
-            gradients[:0] = [dw, db[0] if layer else db]
+            db = g.view(items, -1, g.shape[1]).sum(1).float() if wants_db else None
+            dw = torch.mm(g.t(), h).float() if wants_dw else None
+            gradients[:0] = [dw, db[0] if layer and db is not None else db]
             if layer or ctx.needs_input_grad[0]:
                 dh = _affine(g, weight.t(), None, ctx.residual[layer])
             if layer:

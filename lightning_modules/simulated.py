@@ -23,7 +23,7 @@ from lightning_modules.assembly import (
     radius_angstrom,
 )
 from lightning_modules.errors import InputError
-from lightning_modules.particle_files import ParticleFiles
+from lightning_modules.particle_files import ParticleFiles, ParticleSource
 from lightning_modules.projection import density
 from lightning_modules.simulated_stack import FILES, FORMAT_VERSION, write
 
@@ -31,7 +31,7 @@ CHUNK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class SimulatedParticles:
+class SimulatedParticles(ParticleSource):
     """A set of simulated particles: its settings, its files, its true volumes.
 
     The optics are EMPIAR-10076's. The box is always 419.2 A wide (320 px of 1.31 A), so ``box_px`` sets the

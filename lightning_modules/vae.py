@@ -1,0 +1,235 @@
+"""What every VAE of the suite shares: its slots, its loss, its optimizers, its training step, its inference."""
+
+import contextlib
+import functools
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.blocks import Block, generator_of
+from lightning_modules.elbo import Elbo, reparameterize
+from lightning_modules.encoder_inputs import EncoderInput
+from lightning_modules.joined_adam import JoinedAdam
+from lightning_modules.latent_inits import Latents
+from lightning_modules.memory import keep_freed_memory
+from lightning_modules.team import Alone
+
+# Particles whose centring and CTF are computed together: 26 MB per array at 128 px.
+OBSERVED_AT_ONCE = 512
+
+
+class Observed(NamedTuple):
+    """Some particles as a step needs them; nothing in it depends on what is learned.
+
+    Attributes:
+        index: (B,) particles.
+        y: (B, M) images, centred where a shift is known: what the loss compares with.
+        x: (B, M) what the encoder sees.
+        ctf: (B, M), or None.
+        rotations: (B, 3, 3), or None where images have no pose.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides the method of tuples, which nobody needs
+    y: Tensor
+    x: Tensor
+    ctf: Tensor | None = None
+    rotations: Tensor | None = None
+
+    def split(self, sizes: list[int]) -> Iterator["Observed"]:
+        """Yield consecutive parts of the given sizes."""
+        parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in self]
+        return (Observed(*part) for part in zip(*parts, strict=True))
+
+
+class VAE(pl.LightningModule):
+    """x_i -> q(z_i) -> z_i -> y_hat_i, compared with y_i.
+
+    What the encoder sees (``encoder_input``) and what gives q (``latents``) are the paper's manipulations. What
+    an image is, how z becomes one, and how two are compared is up to the class below.
+
+    Attributes:
+        trains_on: class of the images that it can be trained on.
+        decodes_with: class of its decoder.
+        loss: the negative ELBO, with the arguments of ``elbo.negative_elbo``.
+        each_loss: the same of every particle on its own, as ``elbo.each_negative_elbo``.
+        latents: AmortizedEncoder or LookupTable.
+        decoder: turns z into images.
+        team: who shares the minibatches; one process alone, unless it is set.
+    """
+
+    trains_on: type
+    decodes_with: type[nn.Module]
+    loss: Callable[..., Elbo]
+    each_loss: Callable[..., Elbo]
+    latents: Any  # torch's modules do not say which methods they have beside forward
+
+    def __init__(
+        self,
+        particles: Any,
+        formation: Any,
+        encoder_input: EncoderInput,
+        latents: nn.Module,
+        decoder: nn.Module,
+        beta: Callable[[int], float],
+        beta_control: float | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        table_lr: float = 1e-3,
+        bfloat16: bool = False,
+        seed: int = 0,
+        particles_follow: bool = True,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            particles: what is trained on.
+            formation: what lies between an image and the object that z describes.
+            encoder_input: what the encoder sees.
+            latents: q(z|x).
+            decoder: renders slices.
+            beta: weight of the KL, as a function of the particles seen so far.
+            beta_control: strength of KL control, or None.
+            lr: Adam's learning rate of the networks.
+            weight_decay: of the networks.
+            table_lr: SparseAdam's learning rate of the lookup table.
+            bfloat16: matrix products in bfloat16; all else stays float32.
+            seed: of the noise in z, the order and the twins.
+            particles_follow: the particles move to the device with the model; if not, minibatches do.
+        """
+        super().__init__()
+        self.automatic_optimization = False
+        self.particles, self.formation, self.encoder_input = particles, formation, encoder_input
+        self.latents, self.decoder = latents, decoder
+        self.beta, self.beta_control = beta, beta_control
+        self.lr, self.weight_decay, self.table_lr = lr, weight_decay, table_lr
+        self.in_bfloat16, self.seed, self.particles_follow = bfloat16, seed, particles_follow
+        self.team = Alone()
+        self._prepared_on: torch.device | None = None
+
+    def prepare(self) -> None:
+        """Bring the particles to the device, unless they are to stay on disk; fix what the encoder will see."""
+        if self._prepared_on == self.device:
+            return
+        if self.particles_follow:
+            self.particles = self.particles.to(self.device)
+        self.encoder_input.prepare(self.particles, self.formation, self.seed)
+        self._prepared_on = self.device
+
+    def see(self, encoder_input: EncoderInput) -> None:
+        """Show the encoder something else from now on."""
+        self.encoder_input, self._prepared_on = encoder_input, None
+
+    def take(self, particles: Any) -> None:
+        """Be about other particles of the same box from now on; a lookup table knows nothing of them."""
+        self.particles, self._prepared_on = particles, None
+
+    def on_fit_start(self) -> None:
+        """Prepare once the trainer has chosen the device."""
+        keep_freed_memory()
+        self.prepare()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for the networks; SparseAdam for the rows of a trained table, each row moved when it is seen."""
+        table = list(self.latents.table_parameters())
+        rows = {id(parameter) for parameter in table}
+        networks = [p for p in self.parameters() if p.requires_grad and id(p) not in rows]
+        adam = JoinedAdam(networks, lr=self.lr, weight_decay=self.weight_decay)
+        return [adam, torch.optim.SparseAdam(table, lr=self.table_lr)] if table else [adam]
+
+    def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast for the networks' matrix products, or nothing in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
+
+    @abstractmethod
+    def observe(self, index: Tensor) -> Observed:
+        """Compute what depends on the particles (B,) alone."""
+
+    @abstractmethod
+    def render(self, observed: Observed, z: Tensor) -> Tensor:
+        """Render particles from z (B, zdim): (B, M), as the loss takes them."""
+
+    def infer(self, observed: Observed) -> tuple[Tensor, Tensor]:
+        """Infer q(z) from what the encoder sees: mu and logvar, each (B, zdim)."""
+        with self.matmul_precision():
+            mu, logvar = self.latents(observed.x, observed.index)
+        return mu, logvar
+
+    def elbo(self, observed: Observed, eps: Tensor, beta: float | Tensor) -> Elbo:
+        """Compute the loss of a minibatch.
+
+        Args:
+            observed: B particles.
+            eps: (B, zdim) standard normal.
+            beta: weight of the KL.
+
+        Returns:
+            The three terms, with their gradients.
+        """
+        mu, logvar = self.infer(observed)
+        z = reparameterize(mu, logvar, eps)
+        return self.loss(self.render(observed, z), observed.y, mu, logvar, beta, self.beta_control)
+
+    def training_step(self, block: Block, _: int) -> None:
+        """Descend the negative ELBO, minibatch by minibatch; report at the end of an epoch."""
+        optimizers = self._optimizers()
+        self.encoder_input.begin(block.epoch)
+        seen = block.epoch * len(self.particles) + block.so_far.n_seen
+        for index, observed, eps in zip(block.rest, self._observed(block), self._noise(block), strict=True):
+            seen += len(index)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss = functools.partial(self.elbo, observed, eps, self.beta(seen))
+            block.done(len(index), self.team.descend(loss, index, optimizers))
+        self._report(block)
+
+    @torch.no_grad()
+    def encode(self, batch_size: int = 256) -> Latents:
+        """Infer q(z) of every particle from what the encoder was trained on (``train_vae.eval_z``).
+
+        Args:
+            batch_size: particles at a time.
+
+        Returns:
+            mu and logvar, each (N, zdim) float32 on the CPU.
+        """
+        self.eval()
+        self.prepare()
+        self.encoder_input.begin(None)
+        inferred = [self.infer(self.observe(index)) for index in torch.arange(len(self.particles)).split(batch_size)]
+        mu, logvar = (torch.cat(part).cpu() for part in zip(*inferred, strict=True))
+        return Latents(mu, logvar)
+
+    def _observed(self, block: Block) -> Iterator[Observed]:
+        """Observe what is left of a block, many minibatches in one go: a step by itself would be mostly calls.
+
+        Rounding may depend on which particles go together, and that does not depend on where the rest begins.
+        """
+        at_once = max(1, OBSERVED_AT_ONCE // max(map(len, block.batches)))
+        for first in range(block.n_done // at_once * at_once, len(block.batches), at_once):
+            some = [self.team.part(index) for index in block.batches[first : first + at_once]]
+            observed = self.observe(torch.cat(some)).split([len(index) for index in some])
+            yield from itertools.islice(observed, max(0, block.n_done - first), None)
+
+    def _noise(self, block: Block) -> Iterator[Tensor]:
+        """Draw eps (B, zdim) for each minibatch that is left of a block, a function of (seed, epoch, block).
+
+        All of it is drawn, whoever does a part: the noise of a particle does not depend on the number of processes.
+        """
+        generator = generator_of(self.seed, 11, block.epoch, block.seen)
+        noise = (torch.randn(len(index), self.latents.zdim, generator=generator) for index in block.batches)
+        return (self.team.part(eps).to(self.device) for eps in itertools.islice(noise, block.n_done, None))
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _report(self, block: Block) -> None:
+        means = block.so_far.means()
+        if block.is_last:
+            names = ("loss/total", "loss/reconstruction", "loss/kl")
+            self.log_dict(dict(zip(names, means, strict=True)), on_step=False, on_epoch=True, batch_size=1)
