@@ -129,7 +129,7 @@ def train_suite(config: DictConfig, folder: Path) -> tuple[list[float], list[flo
     """Train by the suite's trainer; loss and seconds of each epoch."""
     from experiments.building import model_of, particles_of
     from experiments.callbacks import EpochLog
-    from experiments.training import fit
+    from experiments.fitting import fit
 
     particles = particles_of(config)
     epochs = EpochLog(folder / "log.csv", len(particles))

@@ -1,31 +1,71 @@
 """From a checked configuration to particles and a model."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from experiments.configs import NOT_FILES, to_dict
 from experiments.runs import Run
 from experiments.schema import Precision
 from lightning_modules.beta import beta_schedule
-from lightning_modules.cryo_vae import CryoVAE
+from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.errors import InputError
-from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latent_inits import Latents
-from lightning_modules.particles import Particles, load_particles
+from lightning_modules.regular_files import regular_file
+from lightning_modules.safe_numpy import load_npz, refuse_unpacking
+from lightning_modules.split import Split
+from lightning_modules.vae import VAE
 
 
-def particles_of(config: DictConfig) -> Particles:
-    """Read the particles that a configuration names, making simulated ones if they do not exist yet."""
-    described = {key: value for key, value in to_dict(config)["data"].items() if key not in NOT_FILES}
-    files = instantiate(described).particle_files()
-    return load_particles(files, config.data.residency, config.paths.cache)
+def particles_of(config: DictConfig, split: Split | None = None) -> Any:
+    """Read the particles that a configuration is trained on, making simulated ones if they do not exist yet.
+
+    Where some are held out, these are the others.
+
+    Args:
+        config: checked.
+        split: that of the run whose model is used, where the configuration trains none itself.
+
+    Returns:
+        ``Particles``, or ``Digits`` where the data are pictures.
+    """
+    return _load(config, split or split_of(config))
 
 
-def model_of(config: DictConfig, particles: Particles, source: Latents | None = None) -> CryoVAE:
+def heldout_particles_of(config: DictConfig, training: Any) -> Any:
+    """Read the particles that a configuration holds out.
+
+    Args:
+        config: checked; its task holds some out.
+        training: the others, by which these are normalized.
+    """
+    split = split_of(config)
+    assert split is not None
+    return _load(config, dataclasses.replace(split, takes_heldout=True), training)
+
+
+def split_of(config: DictConfig) -> Split | None:
+    """Return how a configuration holds particles out; None: it does not."""
+    fraction = config.task.get("heldout_fraction")
+    return None if fraction is None else Split(fraction, config.seed)
+
+
+def described_data(config: DictConfig) -> Any:
+    """Return what fills the slot ``data``: nothing is read yet."""
+    return instantiate({key: value for key, value in to_dict(config)["data"].items() if key not in NOT_FILES})
+
+
+def _load(config: DictConfig, split: Split | None, like: Any = None) -> Any:
+    return described_data(config).load(config.data.get("residency", "memory"), config.paths.cache, split, like)
+
+
+def model_of(config: DictConfig, particles: Any, source: Latents | None = None) -> Any:
     """Build the model of a configuration, its weights a function of the seed.
 
     Args:
@@ -34,9 +74,13 @@ def model_of(config: DictConfig, particles: Particles, source: Latents | None = 
         source: latents of the run that it needs, if it needs one.
 
     Returns:
-        The untrained model, on the CPU.
+        The untrained model, a ``VAE`` on the CPU.
+
+    Raises:
+        InputError: the model, its decoder and the data do not go together.
     """
-    formation = ImageFormation(particles.box_px)
+    _check_fit(config, particles)
+    formation = particles.formation()
     # Each slot has its own state: the same seed gives the same decoder whatever the encoder side is.
     torch.manual_seed(config.seed)
     decoder = instantiate(config.decoder, formation=formation, zdim=config.zdim)
@@ -48,10 +92,26 @@ def model_of(config: DictConfig, particles: Particles, source: Latents | None = 
         seed=config.seed,
         source=source,
     )
-    return CryoVAE(
+    return model_around(config, particles, instantiate(config.encoder_input), latents, decoder, config.seed)
+
+
+def model_around(
+    config: DictConfig, particles: Any, encoder_input: EncoderInput, latents: nn.Module, decoder: nn.Module, seed: int
+) -> Any:
+    """Put given parts together as a configuration says.
+
+    Args:
+        config: checked; says how the parts are weighed, trained and kept.
+        particles: what the model is about.
+        encoder_input: what the encoder sees.
+        latents: q(z).
+        decoder: of the same box.
+        seed: of all noise.
+    """
+    return instantiate(config.model)(
         particles,
-        formation,
-        encoder_input=instantiate(config.encoder_input),
+        particles.formation(),
+        encoder_input=encoder_input,
         latents=latents,
         decoder=decoder,
         beta=beta_schedule(config.beta, config.beta_control, config.zdim),
@@ -60,27 +120,72 @@ def model_of(config: DictConfig, particles: Particles, source: Latents | None = 
         weight_decay=config.weight_decay,
         table_lr=config.table_lr,
         bfloat16=Precision[str(to_dict(config)["precision"])] is Precision.bfloat16,
-        seed=config.seed,
-        particles_follow=config.data.residency != "disk",
+        seed=seed,
+        particles_follow=config.data.get("residency") != "disk",
     )
 
 
-def trained_model(run: Run, particles: Particles) -> CryoVAE:
+def _check_fit(config: DictConfig, particles: Any) -> None:
+    """Refuse a model for other data, or a decoder for another model, before anything is built."""
+    model = get_class(config.model._target_)
+    assert issubclass(model, VAE)
+    for key, found, expected in (
+        ("data", type(particles), model.trains_on),
+        ("decoder", get_class(config.decoder._target_), model.decodes_with),
+    ):
+        if not issubclass(found, expected):
+            raise InputError(
+                f"{key}={config.data.name if key == 'data' else found.__name__}: {found.__name__} was found, expected "
+                f"{expected.__name__} for model {model.__name__}; choose model, decoder and data that go together"
+            )
+
+
+def untrained_model(run: Run, source: Run | None) -> VAE:
+    """Read the particles of a run, and build its model on them; ``source`` is the run that it starts from."""
+    latents = None if source is None else read_latents(source.folder)
+    model: VAE = model_of(run.config, particles_of(run.config), latents)
+    return model
+
+
+def trained_model(run: Run, particles: Any) -> Any:
     """Build the model of a finished run, with its trained weights.
 
     Raises:
         InputError: the weights are missing, damaged, or those of another model.
     """
     model = model_of(run.config, particles, source=read_latents(run.folder))
+    weights = read_weights(run.checkpoint)
     try:
-        checkpoint = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
-        model.load_state_dict(checkpoint["state_dict"])
+        model.load_state_dict(weights)
     except Exception as error:
-        raise InputError(
-            f"{run.checkpoint}: the weights cannot be read ({' '.join(str(error).split())[:200]}); "
-            "repeat that run with overwrite=true"
-        ) from None
+        raise _no_weights(run.checkpoint, error) from None
     return model
+
+
+def read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a checkpoint, and run nothing that is in it.
+
+    Raises:
+        InputError: missing, damaged, with something else in it than tensors, or with weights that are no numbers.
+    """
+    regular_file(checkpoint, "a checkpoint")
+    try:
+        refuse_unpacking(checkpoint)
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+            raise TypeError("state_dict holds something else than tensors")
+        if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
+            raise ValueError(f"NaN or infinite numbers in {wrong[0]}")
+    except Exception as error:
+        raise _no_weights(checkpoint, error) from None
+    return dict(weights)
+
+
+def _no_weights(checkpoint: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{checkpoint}: the weights cannot be read ({' '.join(str(error).split())[:200]}), expected those of the run; "
+        "repeat it with overwrite=true"
+    )
 
 
 def read_latents(folder: Path) -> Latents:
@@ -97,16 +202,27 @@ def read_latents(folder: Path) -> Latents:
     """
     path = folder / "latents.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return Latents(torch.from_numpy(stored["mu"]), torch.from_numpy(stored["logvar"]))
+        stored = load_npz(path)
+        mu, logvar = stored["mu"], stored["logvar"]
+        if mu.ndim != 2 or mu.shape != logvar.shape or mu.dtype != np.float32 or logvar.dtype != np.float32:
+            found = f"mu {mu.shape} {mu.dtype} and logvar {logvar.shape} {logvar.dtype}"
+            raise ValueError(f"{found}, expected both (N, zdim) float32")
+        if not (np.isfinite(mu).all() and np.isfinite(logvar).all()):
+            raise ValueError("NaN or infinite values, expected numbers")
+        return Latents(torch.from_numpy(mu), torch.from_numpy(logvar))
     except Exception as error:
         raise InputError(
             f"{path}: the latents cannot be read ({' '.join(str(error).split())}); repeat that run with overwrite=true"
         ) from None
 
 
-def same_particles(config: DictConfig, source: DictConfig) -> None:
+def same_particles(config: DictConfig, source: DictConfig, said_by: str = "source") -> None:
     """Check that two runs are about the same particles.
+
+    Args:
+        config: of one run.
+        source: of the other.
+        said_by: how the error names the other: the key or folder that the user gave.
 
     Raises:
         InputError: they are not; latents of one say nothing about the other.
@@ -118,9 +234,11 @@ def same_particles(config: DictConfig, source: DictConfig) -> None:
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise InputError(
-                f"source: a run with data.{key}={theirs.get(key)} was found, expected data.{key}={ours.get(key)}; "
+                f"{said_by}: a run with data.{key}={theirs.get(key)} was found, expected data.{key}={ours.get(key)}; "
                 "name a run of the same particles"
             )
 
 
-SAME = ("_target_", "particles", "poses", "ind", "n_particles", "box_px", "snr", "seed", "n_states", "hinge_deg")
+SAME = (
+    "_target_", "particles", "poses", "ind", "n_particles", "box_px", "snr", "seed", "n_states", "hinge_deg", "split",
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: the log, the checkpoint, the progress line."""
+"""What is told while a model trains: the log, the progress line."""
 
 import csv
 import time
@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from experiments.runs import Run, write_atomically
+from experiments.runs import write_atomically
+from lightning_modules.blocks import ParticleBlocks
 
 LOSSES = ("loss/total", "loss/reconstruction", "loss/kl")
 
@@ -18,13 +19,16 @@ class EpochLog(Callback):
     """One row per epoch, in log.csv and in the checkpoint, so that a resumed run has all of them.
 
     Attributes:
-        rows: epoch (from 1), the losses' epoch means, seconds, images per second.
+        rows: epoch (from 1), the losses' epoch means, seconds, images per second. Seconds are those of the work that
+            is in the result: what an interruption lost and had done again counts once.
     """
 
     def __init__(self, path: Path, n_particles: int) -> None:
         """Set where to write."""
         self.path, self.n_particles = path, n_particles
         self.rows: list[dict[str, Any]] = []
+        self.seconds_before = 0.0  # of the epoch, before an interruption
+        self.started: float | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -32,7 +36,7 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add a row."""
-        seconds = time.perf_counter() - self.started
+        seconds, self.seconds_before, self.started = self._epoch_s(), 0.0, None
         losses = {name: float(trainer.callback_metrics[name]) for name in LOSSES}
         speed = {"time/epoch_s": seconds, "images_per_s": self.n_particles / seconds}
         self.rows.append({"epoch": trainer.current_epoch + 1, **losses, **speed})
@@ -47,12 +51,15 @@ class EpochLog(Callback):
             writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the rows in the checkpoint."""
-        return {"rows": self.rows}
+        """Keep the rows, and the seconds of an unfinished epoch, in the checkpoint."""
+        return {"rows": self.rows, "seconds_before": self._epoch_s()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them from there."""
-        self.rows = list(state_dict["rows"])
+        self.rows, self.seconds_before = list(state_dict["rows"]), state_dict["seconds_before"]
+
+    def _epoch_s(self) -> float:
+        return self.seconds_before + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -66,25 +73,6 @@ class EpochLog(Callback):
         }
 
 
-class LastCheckpoint(Callback):
-    """Everything that an interrupted run needs, in one file that is never half-written.
-
-    It is written at the end of an epoch when the last one is old enough, and after the last epoch.
-    """
-
-    def __init__(self, run: Run) -> None:
-        """Set where to write."""
-        self.run = run
-        self.written = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write, unless the last one is young."""
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs
-        if is_last or time.monotonic() - self.written >= self.run.config.trainer.checkpoint_every_s:
-            write_atomically(self.run.checkpoint, trainer.save_checkpoint)
-            self.written = time.monotonic()
-
-
 class ProgressLine(Callback):
     """One line for the whole run: images, epoch, loss."""
 
@@ -94,9 +82,10 @@ class ProgressLine(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the line, where a resumed run left off."""
+        self.data: ParticleBlocks = trainer.datamodule  # type: ignore[attr-defined]
         self.bar = tqdm(
             total=self.n_particles * (trainer.max_epochs or 0),
-            initial=self.n_particles * trainer.current_epoch,
+            initial=self._n_seen(),
             desc=self.name,
             unit="image",
             unit_scale=True,
@@ -104,10 +93,9 @@ class ProgressLine(Callback):
             mininterval=0.5,
         )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Advance by a block."""
-        block = args[2]
-        self.bar.update(sum(map(len, block.batches)))
+    def after_minibatch(self) -> None:
+        """Advance."""
+        self.bar.update(self._n_seen() - self.bar.n)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's losses."""
@@ -122,3 +110,7 @@ class ProgressLine(Callback):
         """Leave the terminal clean."""
         if hasattr(self, "bar"):
             self.bar.close()
+
+    def _n_seen(self) -> int:
+        so_far = self.data.blocks.so_far
+        return self.n_particles * so_far.epoch + so_far.n_seen

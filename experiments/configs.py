@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import schema
 from experiments.hardware import best_precision
+from experiments.nearest import did_you_mean
 from lightning_modules.errors import InputError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -21,14 +23,16 @@ CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 # What every run of one data set and setting shares; an experiment's own difference is in the other slots.
 SHARED = (
     "seed", "batch_size", "lr", "table_lr", "zdim", "precision", "weight_decay", "beta", "beta_control",
-    "data", "encoder", "decoder", "trainer", "logger", "paths",
+    "data", "encoder", "decoder", "model", "results", "trainer", "logger", "paths",
 )  # fmt: skip
 # What decides a run's numbers, beside its task's own slots.
 TRAINING = ("task", "seed", "batch_size", "lr", "zdim", "precision", "weight_decay", "beta", "beta_control")
-SLOTS = ("encoder_input", "latents", "decoder")
+SLOTS = ("encoder_input", "latents", "decoder", "model")
+# The same, where another run's model is tried.
+TESTING = ("task", "seed", "encoder_input")
 DATA_PATHS = ("particles", "poses", "ctf", "labels", "ind", "datadir")
 # Of the data, what says where and how it is kept rather than what it is.
-NOT_DATA = ("cache_dir", "residency", "name")
+NOT_DATA = ("cache_dir", "residency", "name", "root")
 # Of the data, what the loader is told rather than the particle files.
 NOT_FILES = ("residency", "name")
 
@@ -67,12 +71,18 @@ def source_config(config: DictConfig, experiment: str) -> DictConfig:
             f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished run"
         )
     data = f"data={data_choice(config)}"
-    standard, special = compose(data), compose(data, f"+exp={experiment}")
+    standard, special = _composed(data), _composed(data, f"+exp={experiment}").copy()
     for name in SHARED:
         if special[name] == standard[name] or name in ("data", "trainer", "paths", "logger"):
             # A configuration read from a file has lost its types; merged, it takes on the node's.
             OmegaConf.update(special, name, config[name], merge=name in ("trainer", "paths"))
     return special
+
+
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    """Compose once what a sweep's runs ask for over and over; not to be changed."""
+    return compose(*overrides)
 
 
 def data_choice(config: DictConfig) -> str:
@@ -123,7 +133,8 @@ def _described(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, d
     for name in sorted(known.keys() - given.keys()):
         raise InputError(f"{prefix}{name} was deleted, expected a value; leave ~{prefix}{name} out")
     for name in sorted(given.keys() - known.keys()) if known else ():
-        raise InputError(f"{prefix}{name}: there is no such key; `python run.py --cfg job` shows all")
+        meant = did_you_mean(f"{prefix}{name}", f"not in '{getattr(schema_of_node, '__name__', '')}'")
+        raise InputError(f"{prefix}{name}: there is no such key; `python run.py --cfg job` shows all.{meant}")
     for name, value in given.items():
         if isinstance(value, DictConfig):
             yield from _described(value, f"{prefix}{name}.")
@@ -138,14 +149,25 @@ def decisive(config: DictConfig) -> dict[str, Any]:
     decisive part.
     """
     plain = to_dict(config)
+    source = source_of(config)
+    if "source" in plain["task"]:  # it trains nothing itself
+        return {**{name: plain[name] for name in TESTING}, "data": _data(plain), "source": _decisive_of(source)}
     is_trained_table = "init" in plain["latents"] and not plain["latents"]["frozen"]
     names = (*TRAINING, *SLOTS, *(("table_lr",) if is_trained_table else ()))
     part = {name: plain[name] for name in names}
-    part["data"] = {key: value for key, value in plain["data"].items() if key not in NOT_DATA}
+    part["data"] = _data(plain)
     part["max_epochs"] = plain["trainer"]["max_epochs"]
-    if (source := source_of(config)) is not None:
-        part["source"] = decisive(source) if isinstance(source, DictConfig) else str(source.resolve())
+    if source is not None:
+        part["source"] = _decisive_of(source)
     return part
+
+
+def _data(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain["data"].items() if key not in NOT_DATA}
+
+
+def _decisive_of(source: DictConfig | Path | None) -> Any:
+    return decisive(source) if isinstance(source, DictConfig) else str(source and source.resolve())
 
 
 def source_of(config: DictConfig) -> DictConfig | Path | None:

@@ -1,24 +1,24 @@
-"""One look for every figure: colours, sizes, the way to a file, and labels that stay readable.
+"""One look for every figure: colours, sizes, and the way to a file.
 
 Figures are made with matplotlib's objects alone, never through pyplot, so that drawing changes no state of
 the process and needs no display. Everything about a figure is done inside ``with look():``.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.runs import write_atomically
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 150
+DPI_RASTER = 300  # of points and volumes in a PDF
 SIZE_IN = (6.4, 5.0)
 
 # The paper's red, green and purple, apart in lightness too, so that they survive red-green blindness.
@@ -30,6 +30,8 @@ BACKGROUND = "#9a9a9a"
 TOTAL = "#0072b2"
 RECONSTRUCTION = "#d55e00"
 KL = "#4d4d4d"
+LEADER = "#3a3a3a"
+FRAME = "#c8c8c8"
 
 # Okabe and Ito's colours without their reds, which are the labels'; Paul Tol's muted ones for more classes.
 _FEW_CLASSES = ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#4d4d4d")
@@ -45,6 +47,9 @@ _MORE_CLASSES = (
     "#aa4499",
     "#bbbbbb",
 )
+# Dark enough for thin lines and small text.
+_LINES = ("#332288", "#d07c00", "#00845f", "#b84a5e", "#0072b2", "#882255", "#7d7d22", "#4d4d4d")
+N_LINE_COLOURS = len(_LINES)
 _STYLE = {
     "axes.edgecolor": "#444444",
     "axes.labelcolor": "#222222",
@@ -56,6 +61,7 @@ _STYLE = {
     "font.size": 9.5,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "pdf.fonttype": 42,  # text stays text in a drawing program
     "xtick.color": "#444444",
     "ytick.color": "#444444",
 }
@@ -70,20 +76,53 @@ def look() -> Iterator[None]:
         yield
 
 
-def figure(size_in: tuple[float, float] = SIZE_IN) -> "Figure":
-    """Return an empty figure of a size in inches, at 150 dpi."""
-    from matplotlib.figure import Figure
+def figure(size_in: tuple[float, float] = SIZE_IN, pad_in: float = 0.04, space: float = 0.02) -> "Figure":
+    """Return an empty figure at 150 dpi that arranges its parts by itself.
 
-    return Figure(figsize=size_in, dpi=DPI, layout="constrained")
+    Args:
+        size_in: width and height in inches.
+        pad_in: room around each part, in inches.
+        space: more room between them, as a fraction of the figure.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=pad_in, h_pad=pad_in, wspace=space, hspace=space)
+    return Figure(figsize=size_in, dpi=DPI, layout=layout)
 
 
 def save(fig: "Figure", path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; its folder is made.
+    """Write a figure as PNG, and beside it as PDF, each whole or not at all; their folder is made.
+
+    In the PDF text and lines are vectors; what was drawn with ``rasterized=True`` is 300 dpi.
+
+    Args:
+        fig: finished.
+        path: of the PNG.
 
     Returns:
         ``path``.
     """
-    return write_atomically(path, lambda unfinished: fig.savefig(unfinished, format="png", dpi=DPI))
+    write_atomically(path, lambda unfinished: fig.savefig(unfinished, format="png", dpi=DPI))
+    dateless = {"CreationDate": None}  # the same figure is the same file
+    with _quiet_fonts():
+        write_atomically(
+            path.with_suffix(".pdf"),
+            lambda unfinished: fig.savefig(unfinished, format="pdf", dpi=DPI_RASTER, metadata=dateless),
+        )
+    return path
+
+
+@contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Keep fontTools from logging every table of every font that goes into a PDF."""
+    logger = logging.getLogger("fontTools")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def class_colours(n: int) -> list[str]:
@@ -98,72 +137,11 @@ def class_colours(n: int) -> list[str]:
     return [to_hex(rgba) for rgba in colormaps["viridis"](np.linspace(0, 0.95, n))]
 
 
+def line_colours(n: int) -> list[str]:
+    """Return a colour for each of n lines; they come again after ``N_LINE_COLOURS``, for another line style."""
+    return [_LINES[i % N_LINE_COLOURS] for i in range(n)]
+
+
 def scatter_style(n: int) -> dict[str, float]:
-    """Return the marker area (points squared) and opacity with which n points read.
-
-    By eye, from single dots at 100 to a density at 131,899.
-    """
-    return {"s": 16 * min(1, (100 / n) ** 0.4), "alpha": min(0.8, 8 / n**0.35), "linewidths": 0}
-
-
-def label_points(ax: "Axes", points: NDArray[np.float64], texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Write a label beside each point, clear of other labels and labelled points, with a line to its point.
-
-    Greedy: point by point, the first of the free places on growing rings around it. To be called when all
-    else is drawn, because it needs the final limits of the axes.
-
-    Args:
-        ax: where the points are drawn.
-        points: (n, 2) in the data's units.
-        texts: n labels.
-        colours: n colours.
-    """
-    from matplotlib.patheffects import withStroke
-
-    ax.figure.canvas.figure.draw_without_rendering()
-    pixels_per_point = DPI / 72
-    anchors = ax.transData.transform(points) / pixels_per_point
-    frame = ax.get_window_extent()
-    lower, upper = np.array([frame.p0, frame.p1]) / pixels_per_point
-    taken = np.empty((0, 2))
-    for anchor, point, text, colour in zip(anchors, points, texts, colours, strict=True):
-        half = np.array([3.2 * len(text) + 1, 6.0])  # half of the text's box in points, at font size 10
-        offset = _free_place(anchor, half, np.vstack([anchors, taken]), (lower, upper))
-        taken = np.vstack([taken, anchor + offset])
-        note = ax.annotate(
-            text,
-            xy=(float(point[0]), float(point[1])),
-            xytext=(float(offset[0]), float(offset[1])),
-            textcoords="offset points",
-            ha="center",
-            va="center_baseline",
-            fontsize=10,
-            fontweight="bold",
-            color=colour,
-            zorder=6,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 2},
-        )
-        note.set_in_layout(False)  # the labels fit the axes, not the axes the labels
-        note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-
-
-def _free_place(
-    anchor: NDArray[np.float64],
-    half: NDArray[np.float64],
-    obstacles: NDArray[np.float64],
-    frame: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> NDArray[np.float64]:
-    """Offset in points of a label from its anchor, clear of the obstacles and inside the frame."""
-    clearance = 2 * half + np.array([-1.0, -1.0])
-    least_crowded, fewest = np.array([0.0, 12.0]), np.inf
-    for radius in (11, 15, 20, 26, 33, 41, 50, 60):
-        for angle in np.pi / 4 + np.arange(16) * np.pi / 8:
-            offset = radius * np.array([np.cos(angle), np.sin(angle)])
-            centre = anchor + offset
-            crowd = np.sum((np.abs(obstacles - centre) < clearance).all(axis=1))
-            crowd += 100 * np.any((centre - half < frame[0]) | (centre + half > frame[1]))
-            if crowd == 0:
-                return offset
-            if crowd < fewest:
-                least_crowded, fewest = offset, crowd
-    return least_crowded
+    """Return the marker area (points squared) and opacity with which n points read, by eye."""
+    return {"s": 20 * min(1, (100 / n) ** 0.4), "alpha": min(0.8, 10 / n**0.35), "linewidths": 0}

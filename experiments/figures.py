@@ -1,184 +1,189 @@
-"""Pictures of a run: its loss, its latents, and where altered images go. Each is a PNG at 150 dpi."""
+"""The pictures of finished runs, from their folders alone: ``python -m experiments.figures RUN [RUN ...]``.
 
-from collections.abc import Mapping, Sequence
+Each run gets what its folder has: its loss curve, its latents with the volumes of its first particles, its
+reconstructions, and where altered images go. Several runs together also get their losses and times in one picture.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from experiments import figure_style as look
+from experiments.figure_volumes import SIZE_PX, pictures_of
+from experiments.figures_heldout import HELDOUT, heldout_losses
+from experiments.figures_images import reconstructions
+from experiments.figures_latents import displaced_latents, latent_space, single_volume
+from experiments.figures_losses import epoch_times, loss_curve, loss_curves
+from experiments.latent_maps import LatentMap, differ
+from experiments.messages import one_line
+from experiments.reconstructions import RECONSTRUCTIONS
+from experiments.runs import Run
+from lightning_modules.errors import InputError
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = [
+    "displaced_latents",
+    "draw",
+    "draw_together",
+    "epoch_times",
+    "heldout_losses",
+    "latent_space",
+    "loss_curve",
+    "loss_curves",
+    "reconstructions",
+    "single_volume",
+]
 
-Floats = NDArray[np.float64]
-
-
-def loss_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draw total and reconstruction loss, and KL below them, against the epoch.
-
-    Args:
-        log_rows: the rows of ``log.csv``, numbers or text, with ``epoch``, ``loss/total``,
-            ``loss/reconstruction`` and ``loss/kl``. What is missing or not finite in a row is left out.
-        path: of the PNG.
-
-    Returns:
-        ``path``.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    with look.look():
-        fig = look.figure()
-        upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        _curve(upper, log_rows, "loss/total", "total", look.TOTAL)
-        _curve(upper, log_rows, "loss/reconstruction", "reconstruction", look.RECONSTRUCTION)
-        _curve(lower, log_rows, "loss/kl", "KL", look.KL)
-        upper.set(ylabel="loss")
-        upper.legend()
-        lower.set(ylabel="KL (nats)", xlabel="epoch")
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        fig.align_ylabels()
-        return look.save(fig, path)
+MAP = "latent_map.npz"
+N_LABELLED = 10
 
 
-def latent_space(
-    map_xy: ArrayLike,
-    path: Path,
-    title: str = "",
-    axis_labels: tuple[str, str] = ("UMAP1", "UMAP2"),
-    labels: ArrayLike | None = None,
-    n_labelled: int = 10,
-) -> Path:
-    """Draw all latents, the first particles numbered in red (paper, Figs. 3, 5, 7 to 9 and 21 to 26).
+def draw(run: Run, source: Run | None = None) -> list[Path]:
+    """Draw all figures of a run into its folder.
 
     Args:
-        map_xy: (N, 2) latents on a map, as ``latent_maps`` makes it.
-        path: of the PNG.
-        title: over the picture.
-        axis_labels: of the map.
-        labels: (N,) true states, which then colour the points.
-        n_labelled: how many particles are numbered, from 1.
+        run: its log, latents, reconstructions and volumes are written.
+        source: the run that it started from, where it is at hand. Its map of the same latents is used again.
 
     Returns:
-        ``path``.
+        The PNGs, in figures/. A PDF is beside each.
 
     Raises:
-        ValueError: an array has the wrong shape.
+        InputError: a file of the run is missing or damaged.
     """
-    xy = _points(map_xy)
-    with look.look():
-        fig = look.figure()
-        ax = fig.subplots()
-        ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title)
-        draw_latents(ax, xy, labels)
-        number_particles(ax, xy[:n_labelled])
-        return look.save(fig, path)
+    folder, drawn = run.folder / "figures", []
+    title = f"{run.config.name}, seed {run.config.seed}"
+    rows = read_log(run.folder)
+    if rows:
+        drawn.append(loss_curve(rows, folder / "loss_curve.png", title))
+    drawn.append(_draw_latents(run, source, title))
+    stored = run.folder / RECONSTRUCTIONS
+    if stored.exists():
+        found = _arrays(stored, "images", "reconstructions")
+        drawn.append(reconstructions(found["images"], found["reconstructions"], folder / "reconstructions.png", title))
+    if (run.folder / HELDOUT).exists():
+        arrays = _arrays(run.folder / HELDOUT, "train_loss", "optimized_loss")
+        drawn.append(heldout_losses(arrays, folder / "heldout_losses.png", title))
+    return drawn
 
 
-def displaced_latents(
-    map_xy: ArrayLike,
-    map_xy_altered: ArrayLike,
-    path: Path,
-    title: str = "",
-    axis_labels: tuple[str, str] = ("UMAP1", "UMAP2"),
-    n_labelled: int = 10,
-) -> Path:
-    """Draw where the first particles' latents go when their images are altered (paper, Figs. 10 and 11).
-
-    Originals i are red, their altered twins i' green, with purple lines between; all originals are grey.
+def draw_together(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw the losses and the times of trained runs over each other.
 
     Args:
-        map_xy: (N, 2) latents on a map.
-        map_xy_altered: (N, 2) latents of the altered images on the same map.
-        path: of the PNG.
-        title: over the picture.
-        axis_labels: of the map.
-        n_labelled: how many particles are numbered, from 1.
+        runs: finished.
+        folder: of the pictures.
 
     Returns:
-        ``path``.
-
-    Raises:
-        ValueError: an array has the wrong shape.
+        The PNGs; none where no run was trained.
     """
-    xy, moved = _points(map_xy), _points(map_xy_altered)
-    if xy.shape != moved.shape:
-        raise ValueError(f"there must be an altered twin for each of {len(xy)} particles, found {len(moved)}")
-    with look.look():
-        fig = look.figure()
-        ax = fig.subplots()
-        ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title)
-        draw_latents(ax, xy, colour=look.BACKGROUND)
-        fig.legend(handles=_displaced_legend(), loc="outside lower center", ncols=3)
-        number_particles(ax, xy[:n_labelled], moved[:n_labelled])
-        return look.save(fig, path)
+    logs = [(str(run.config.name), rows) for run in runs if (rows := read_log(run.folder))]
+    if not logs:
+        return []
+    return [loss_curves(logs, folder / "loss_curves.png"), epoch_times(logs, folder / "epoch_times.png")]
 
 
-def draw_latents(ax: "Axes", xy: Floats, labels: ArrayLike | None = None, colour: str = look.PARTICLES) -> None:
-    """Scatter all latents; in the colour of their true state where ``labels`` (N,) are given."""
-    from matplotlib.lines import Line2D
-
-    marks: dict[str, Any] = {**look.scatter_style(len(xy)), "rasterized": True, "zorder": 1}
-    if labels is None:
-        ax.scatter(xy[:, 0], xy[:, 1], color=colour, **marks)
-        return
-    states, state = np.unique(np.asarray(labels), return_inverse=True)
-    if state.shape != (len(xy),):
-        raise ValueError(f"expected one label for each of {len(xy)} particles, found shape {state.shape}")
-    colours = look.class_colours(len(states))
-    # In random order: drawn state by state, the last would hide the others.
-    order = np.random.default_rng(0).permutation(len(xy))
-    ax.scatter(xy[order, 0], xy[order, 1], color=np.array(colours)[state[order]], **marks)
-    handles = [Line2D([], [], marker="o", linestyle="", markersize=6, color=c) for c in colours]
-    ax.legend(handles, [str(s) for s in states], title="true state", loc="upper left", bbox_to_anchor=(1, 1))
+def read_log(folder: Path) -> list[dict[str, str]]:
+    """Read the rows of a run's log.csv; none where nothing was trained."""
+    path = folder / "log.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def number_particles(ax: "Axes", xy: Floats, moved: Floats | None = None) -> None:
-    """Number particles from 1 in red; with ``moved``, also their twins i' in green, purple lines between."""
-    names = [str(i + 1) for i in range(len(xy))]
-    points, colours = xy, [look.ORIGINAL] * len(xy)
-    if moved is not None:
-        for start, end in zip(xy, moved, strict=True):
-            ax.plot(*np.transpose([start, end]), color=look.BETWEEN, linewidth=1.3, zorder=3)
-        _mark(ax, moved, look.ALTERED, "D")
-        points = np.vstack([xy, moved])
-        colours = colours + [look.ALTERED] * len(moved)
-        names = names + [f"{name}'" for name in names]
-    _mark(ax, xy, look.ORIGINAL, "o")
-    look.label_points(ax, points, names, colours)
-
-
-def _displaced_legend() -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D([], [], marker=marker, linestyle="", markersize=size, color=colour, label=label)
-        for marker, size, colour, label in (
-            ("o", 5, look.ORIGINAL, "i: original"),
-            ("D", 5, look.ALTERED, "i': altered"),
-            ("o", 3, look.BACKGROUND, "all originals"),
+def _draw_latents(run: Run, source: Run | None, title: str) -> Path:
+    """Draw the latents, or where altered ones go, or the one volume of latents that are all equal."""
+    arrays, folder = _arrays(run.folder / "latents.npz", "mu"), run.folder / "figures"
+    if "mu_original" in arrays:
+        latent_map = _map_of(run, arrays["mu_original"], source)
+        originals, altered = pictures_of(run.folder, "original", "altered")
+        return displaced_latents(
+            latent_map.xy,
+            latent_map.transform(arrays["mu"][:N_LABELLED]),
+            folder / "displaced_latents.png",
+            title,
+            latent_map.axis_labels,
+            N_LABELLED,
+            originals,
+            altered,
         )
-    ]
+    if not differ(arrays["mu"]):
+        (same,) = pictures_of(run.folder, "first", most=1, size_px=2 * SIZE_PX)
+        if same:
+            return single_volume(same[0], folder / "latent_space.png", title)
+    (pictures,) = pictures_of(run.folder, "first")
+    latent_map = _map_of(run, arrays["mu"], source)
+    return latent_space(
+        latent_map.xy,
+        folder / "latent_space.png",
+        title,
+        latent_map.axis_labels,
+        arrays.get("state"),
+        N_LABELLED,
+        pictures,
+    )
 
 
-def _mark(ax: "Axes", xy: Floats, colour: str, marker: str) -> None:
-    ax.scatter(xy[:, 0], xy[:, 1], s=26, color=colour, marker=marker, edgecolors="white", linewidths=0.7, zorder=5)
+def _map_of(run: Run, mu: NDArray[np.float32], source: Run | None) -> LatentMap:
+    """Return the map of a run's latents, as it was drawn earlier where it was."""
+    others = [] if source is None else [source.folder / MAP]
+    return LatentMap(mu, run.config.seed, run.folder / MAP, others)
 
 
-def _curve(ax: "Axes", rows: Sequence[Mapping[str, Any]], key: str, label: str, colour: str) -> None:
-    pairs = np.array([(_number(row.get("epoch")), _number(row.get(key))) for row in rows]).reshape(-1, 2)
-    epoch, value = pairs[np.isfinite(pairs).all(axis=1)].T
-    ax.plot(epoch, value, label=label, color=colour, marker="o" if len(epoch) <= 20 else "", markersize=3.5)
+def _arrays(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a .npz of a run.
+
+    Raises:
+        InputError: it is missing or damaged, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); repeat that run with overwrite=true"
+        ) from None
+    for name in needed:
+        if name not in arrays:
+            raise InputError(f"{path}: there is no array {name} in it; repeat that run with overwrite=true")
+    return arrays
 
 
-def _number(text: Any) -> float:
-    """Return a cell of the log as a number; NaN where it is empty."""
-    return float(text) if text not in (None, "") else float("nan")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code: 1 where some run could not be drawn; the others are."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for pictures of several runs; default: figures/ where the runs meet"
+    )
+    options = parser.parse_args(arguments)
+    runs, failed = [], 0
+    for folder in dict.fromkeys(path.resolve() for path in options.runs):
+        try:
+            run = Run.load(folder)
+            if run.metrics is None:
+                raise InputError(f"{folder}: this run is not finished; the command that started it continues it")
+            _tell(draw(run))
+            runs.append(run)
+        except InputError as error:
+            print(one_line(error), file=sys.stderr)
+            failed = 1
+    if len(runs) > 1:
+        meeting = Path(os.path.commonpath([run.folder for run in runs]))
+        _tell(draw_together(runs, options.out or meeting / "figures"))
+    return failed
 
 
-def _points(map_xy: ArrayLike) -> Floats:
-    xy = np.asarray(map_xy, dtype=np.float64)
-    if xy.ndim != 2 or xy.shape[1] != 2 or not len(xy):
-        raise ValueError(f"a map of latents must be (N, 2), found shape {xy.shape}")
-    return xy
+def _tell(drawn: Sequence[Path]) -> None:
+    for path in drawn:
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

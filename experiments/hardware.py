@@ -1,6 +1,7 @@
 """What the machine does well, found without importing torch where possible."""
 
 import os
+import platform
 from pathlib import Path
 
 
@@ -18,6 +19,19 @@ def best_precision(accelerator: str) -> str:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & cpu_flags() else "float32"
 
 
+def best_device(accelerator: str) -> str:
+    """Return "cuda" if a GPU is there and allowed, else "cpu": for work after the trainer's, which ends on the CPU.
+
+    Args:
+        accelerator: Lightning's name: "auto", "cpu", "gpu", ...
+    """
+    if accelerator == "cpu":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def cpu_flags() -> set[str]:
     """Return the processor's feature flags, as Linux names them; empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -25,6 +39,14 @@ def cpu_flags() -> set[str]:
         return set()
     lines = cpuinfo.read_text().splitlines()
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def processor() -> str:
+    """Return the processor's name; the platform's where Linux does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def wait_briefly() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.configs import to_dict
+from experiments.interruption import stop_requested
 from experiments.runs import Run
 
 if TYPE_CHECKING:
@@ -83,20 +84,18 @@ def wandb_id(run: Run) -> str:
     return re.sub(r"[^\w-]", "_", f"{run.config.name}-{run.folder.name}", flags=re.ASCII)
 
 
-def log_results(tracker: Logger, metrics: dict[str, Any], figures: Sequence[Path]) -> None:
-    """Log what is known once at the end of a run.
+def log_results(tracker: Logger, run: Run, metrics: dict[str, Any], figures: Sequence[Path]) -> None:
+    """Log what is known once at the end of a run: see ``wandb_results.log_all``.
 
     Args:
         tracker: what :func:`wandb_logger` returned.
+        run: whose results they are.
         metrics: become the summary of the W&B run; None values are left out.
         figures: picture files, shown as figures/NAME.
     """
-    import wandb
+    from experiments.wandb_results import log_all
 
-    experiment: wandb.Run = tracker.experiment  # type: ignore[attr-defined]
-    if figures:
-        experiment.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures})
-    experiment.summary.update({name: value for name, value in metrics.items() if value is not None})
+    log_all(tracker.experiment, run, metrics, figures)  # type: ignore[attr-defined]
 
 
 def close(tracker: Logger) -> None:
@@ -106,7 +105,7 @@ def close(tracker: Logger) -> None:
 
 def _start_online(described: dict[str, Any]) -> wandb.Run | None:
     """Start an online run, or say in one line why it is offline."""
-    if not _key_at_hand():
+    if not key_at_hand():
         reason, cure = "no API key was found", "run `wandb login` once, or set WANDB_API_KEY"
     else:
         try:
@@ -151,7 +150,7 @@ def _start(described: dict[str, Any], mode: Literal["offline", "online"]) -> wan
     return experiment
 
 
-def _key_at_hand() -> bool:
+def key_at_hand() -> bool:
     """Tell whether wandb will find a key without asking: in the environment, or in a netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
@@ -193,6 +192,8 @@ def _epoch_logger(experiment: wandb.Run) -> Logger:
         def finalize(self, status: str) -> None:
             """Mark the W&B run of an interrupted or failed training as such."""
             super().finalize(status)
+            if stop_requested():
+                self.experiment.mark_preempting()  # W&B then shows it as preempted, and expects it back
             if status != "success":
                 self.experiment.finish(exit_code=1)
 

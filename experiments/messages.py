@@ -1,10 +1,8 @@
 """Errors as one line."""
 
-import difflib
 import re
-from dataclasses import fields
 
-from experiments.schema import SCHEMAS
+from experiments.nearest import choice_meant, did_you_mean
 from lightning_modules.errors import InputError
 
 # What Hydra and OmegaConf add to their messages, and nobody needs.
@@ -33,21 +31,12 @@ def one_line(error: BaseException) -> str:
         text = re.sub(r"(; )+$", "", text).replace(".; Key", "; key")
         if text.startswith("Could not override 'exp'"):
             return "exp: write +exp=NAME, with a plus; `python run.py --help` lists the names"
-        return f"{key[1]}: {text}{_nearest(key[1], text)}" if key else text
+        return f"{key[1]}: {text}{did_you_mean(key[1], text)}" if key else text + choice_meant(text)
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
 
 
 def _on_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _nearest(full_key: str, text: str) -> str:
-    """Name the valid key of the same node that a misspelt one resembles."""
-    node = re.search(r"not in '(\w+)'", text)
-    schemas = [schema for schema in SCHEMAS.values() if node and schema.__name__ == node[1]]
-    known = [f.name for schema in schemas for f in fields(schema)]
-    found = difflib.get_close_matches(full_key.rpartition(".")[2], known, n=1)
-    return f" Did you mean {found[0]}?" if found else ""
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -10,18 +10,27 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import configs
+from experiments import configs, interruption, provenance, run_state, slurm
+from experiments.disk_errors import told_in_one_line
+from experiments.messages import one_line
+from experiments.stored_configs import read_config
 from lightning_modules.errors import InputError
+from lightning_modules.regular_files import read_bytes
 
 logger = logging.getLogger(__name__)
+
+_METRIC = (int, float, str, bool, type(None))
+UNFINISHED = ".unfinished-"  # what files are called while they are written
+# What is in the folder of a run that has come to nothing yet.
+BARE = {"config.yaml", "run.log", provenance.PROVENANCE}
 
 
 @dataclass(frozen=True)
@@ -51,26 +60,24 @@ class Run:
             InputError: there is no configuration in it, or it cannot be read.
         """
         path = folder / "config.yaml"
-        try:
-            config = OmegaConf.load(path)
-        except FileNotFoundError:
-            raise InputError(f"{folder}: not the folder of a run, there is no config.yaml in it") from None
-        except Exception as error:
-            raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-        assert isinstance(config, DictConfig)
+        if not os.path.lexists(path):
+            raise InputError(f"{folder}: not the folder of a run, there is no config.yaml in it")
+        config = read_config(path)
         return cls(config, folder.resolve())
 
     @property
     def metrics(self) -> dict[str, Any] | None:
         """The final numbers; None while the run is not finished."""
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
-        except FileNotFoundError:
+        path = self.folder / "metrics.json"
+        if not os.path.lexists(path):
             return None
-        except ValueError:
-            raise InputError(
-                f"{self.folder / 'metrics.json'}: not valid JSON; delete the file to have it made again"
-            ) from None
+        content = read_bytes(path, "the metrics of a run")
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}: not valid JSON; delete the file to have it made again") from None
+        if not isinstance(found, dict) or not all(isinstance(value, _METRIC) for value in found.values()):
+            raise InputError(f"{path}: expected names and numbers alone; delete the file to have it made again")
         return found
 
     def source(self) -> "Run | None":
@@ -86,7 +93,7 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
 
-def execute(config: DictConfig) -> Run:
+def execute(config: DictConfig, in_sweep: bool = False) -> Run:
     """Carry out the run of a configuration, unless it is finished; then return it.
 
     The runs that it needs are carried out first. Two processes that want the same run do it once: the second
@@ -94,59 +101,136 @@ def execute(config: DictConfig) -> Run:
 
     Args:
         config: as composed.
+        in_sweep: what failed in this sweep is not tried again by those that need it, and its folder says why.
 
     Returns:
         The finished run.
 
     Raises:
-        InputError: what the user gave cannot be used.
+        InputError: what the user gave cannot be used, or a run that this one needs failed.
     """
     run = Run.of(config)
     if run.metrics is not None and not config.overwrite:
         logger.info("already finished, nothing to do; overwrite=true starts over")
         return run
-    source = run.source()
-    if source is not None and source.metrics is None:
-        logger.info("%s needs %s first", run.config.name, source.config.name)
-        source = execute(source.config)
-    with _alone(run.folder):
-        if run.metrics is not None and not config.overwrite:  # finished while this process waited
-            return run
-        _carry_out(run, source, overwrite=config.overwrite)
+    with told_in_one_line(run.folder), _failure_recorded(run, keep=in_sweep):
+        source = _finished_source(run, in_sweep)
+        with _alone(run, keep=in_sweep):
+            if run.metrics is not None and not config.overwrite:  # finished while this process waited
+                return run
+            if in_sweep and (failure := run_state.read_failure(run.folder)) is not None:  # failed while it waited
+                raise InputError(failure.reason)
+            run_state.forget_failure(run.folder)
+            if config.overwrite:
+                start_over(run)
+            _carry_out(run, source)
     return run
 
 
-def _carry_out(run: Run, source: Run | None, overwrite: bool) -> None:
+def start_over(run: Run) -> None:
+    """Remove all that a run has written."""
+    keep = {run_state.LEASE, run_state.JOB}
+    for path in run.folder.iterdir() if run.folder.is_dir() else ():
+        if path.name not in keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _finished_source(run: Run, in_sweep: bool) -> Run | None:
+    """Return the run that another one needs, carried out first where it is not finished."""
+    source = run.source()
+    if source is None or source.metrics is not None:
+        return source
+    described = f"{source.config.name} (seed {source.config.seed})"
+    if in_sweep and (reason := _failed_in_sweep(source, run)) is not None:
+        raise InputError(f"needs {described}, which failed: {reason}")
+    logger.info("%s needs %s first", run.config.name, described)
+    try:
+        return execute(source.config, in_sweep)
+    except Exception as error:
+        raise InputError(f"needs {described}, which failed: {one_line(error)}") from error
+
+
+def _failed_in_sweep(source: Run, run: Run) -> str | None:
+    """Return why a source came to nothing in the sweep that carries a run out; None where it may still come."""
+    if (failure := run_state.read_failure(source.folder)) is not None:
+        return failure.reason
+    job = run_state.read_job(run.folder)
+    return None if job is None else slurm.lost(source.folder, job.sweep)
+
+
+def _carry_out(run: Run, source: Run | None) -> None:
     from hydra.utils import instantiate
 
-    if overwrite:
-        for path in run.folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in run.folder.rglob(f"{UNFINISHED}*"):  # a killed process could not
+        path.unlink()
+    run_state.mark_started(run.folder)
     write_atomically(run.folder / "config.yaml", lambda path: OmegaConf.save(run.config, path))
+    _import_keeping_logging()
     with _log_file(run.folder / "run.log"):
         logger.info("%s: %s", run.config.name, run.folder)
         task: Callable[[Run, Run | None], dict[str, Any]] = instantiate(run.config.task)
-        metrics = task(run, source)
+        with provenance.recorded(run), interruption.answered():
+            metrics = task(run, source)
         text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
         write_atomically(run.folder / "metrics.json", lambda path: path.write_text(text))
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder; leave no empty folder behind when nothing came of it."""
+def _alone(run: Run, keep: bool) -> Iterator[None]:
+    """Keep other processes out of a run's folder; leave it behind empty only where it is to be kept."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder}: the run's folder cannot be made ({error.strerror}); choose another with paths.runs=DIR"
+            f"{run.folder}: the run's folder cannot be made ({error.strerror}); choose another with paths.runs=DIR"
         ) from None
+    lease = run_state.lease(run.folder, if_lost=lambda _: interruption.request_stop("another process, which went on"))
     try:
-        with FileLock(folder / ".lock"):
-            yield
+        lease.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for %s, which %s is at", run.config.name, run_state.holder(run.folder) or "somebody else")
+        lease.acquire(poll_interval=1.0)
+    try:
+        yield
     finally:
-        if {path.name for path in folder.iterdir()} <= {".lock", "config.yaml", "run.log"}:
-            shutil.rmtree(folder, ignore_errors=True)
+        is_bare = _names(run.folder) <= BARE | {run_state.LEASE}
+        if is_bare and not keep:
+            for name in BARE:
+                (run.folder / name).unlink(missing_ok=True)
+        lease.release()
+        if is_bare and not keep:
+            with suppress(OSError):  # somebody else has begun
+                run.folder.rmdir()
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+@contextmanager
+def _failure_recorded(run: Run, keep: bool) -> Iterator[None]:
+    """Note in a run's folder why it failed; where nothing but the note would be in it, only if it is to be kept."""
+    try:
+        yield
+    except Exception as error:
+        if keep or _names(run.folder):
+            run_state.write_failure(run.folder, one_line(error))
+        raise
+
+
+def _import_keeping_logging() -> None:
+    """Import what sets up the logging of the whole program when it is imported first, and keep ours."""
+    root, names = logging.getLogger(), ("", "cryodrgn", "pytorch_lightning")
+    handlers, levels = root.handlers[:], [logging.getLogger(name).level for name in names]
+    import cryodrgn  # noqa: F401
+    import pytorch_lightning  # noqa: F401
+
+    root.handlers[:] = handlers
+    for name, level in zip(names, levels, strict=True):
+        logging.getLogger(name).setLevel(level)
+    for known in logging.root.manager.loggerDict.values():
+        if isinstance(known, logging.Logger):
+            known.disabled = False
 
 
 @contextmanager
@@ -159,13 +243,21 @@ def _log_file(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        record = logging.LogRecord(__name__, logging.ERROR, "", 0, "failed: %s", (error,), None)
-        record.exc_info = (type(error), error, error.__traceback__)
-        handler.emit(record)
+        handler.emit(_last_word(error))
         raise
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def _last_word(error: BaseException) -> logging.LogRecord:
+    """Return what a run's log ends with; an interruption is no failure."""
+    if isinstance(error, interruption.Interrupted | KeyboardInterrupt):
+        text = str(error) or "interrupted; the same command continues from the last checkpoint"
+        return logging.LogRecord(__name__, logging.INFO, "", 0, text, None, None)
+    record = logging.LogRecord(__name__, logging.ERROR, "", 0, "failed: %s", (error,), None)
+    record.exc_info = (type(error), error, error.__traceback__)
+    return record
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -179,7 +271,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
         ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.stem}-", suffix=path.suffix)
     os.close(descriptor)
     unfinished = Path(name)
     try:

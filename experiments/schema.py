@@ -75,6 +75,23 @@ class CryodrgnData:
 
 
 @dataclass
+class DigitsData:
+    """conf/data/digits.yaml: see lightning_modules.digits.SklearnDigits."""
+
+    _target_: str = MISSING
+    name: str = key("part of the run's folder")
+    n_particles: int | None = key("only the first so many", at_least=1)
+
+
+@dataclass
+class MnistData(DigitsData):
+    """conf/data/mnist.yaml: see lightning_modules.digits.Mnist."""
+
+    root: str = key("folder of MNIST's files, or of torchvision's; what is missing is downloaded there")
+    split: str = key("the 10,000 images for tests, or the 60,000 for training", one_of=("test", "train"))
+
+
+@dataclass
 class EncoderInput:
     """conf/encoder_input: see lightning_modules.encoder_inputs."""
 
@@ -85,8 +102,10 @@ class EncoderInput:
 class ShiftedEncoderInput(EncoderInput):
     """conf/encoder_input/shifted.yaml."""
 
-    dx_px: int = key("roll to the right")
-    dy_px: int = key("roll downwards")
+    dx_px: float = key("to the right; a fraction is shifted by its phase")
+    dy_px: float = key("downwards")
+    edge: Any = key("what fills the edge that a shift leaves empty: conf/encoder_input/edge")
+    metadata: Any = key("which shift and CTF an altered image is given: conf/metadata")
 
 
 @dataclass
@@ -94,6 +113,29 @@ class RotatedEncoderInput(EncoderInput):
     """conf/encoder_input/rotated.yaml."""
 
     clockwise_deg: int = key("a multiple of 90")
+    metadata: Any = key("which shift and CTF an altered image is given: conf/metadata")
+
+
+@dataclass
+class AugmentedEncoderInput(EncoderInput):
+    """conf/encoder_input/augmented.yaml: see lightning_modules.augmented_input.AugmentedInput."""
+
+    max_shift_px: float = key("half-width of the shift off the centre, in x and in y", at_least=0)
+    turns: bool = key("turn by multiples of 90 degrees")
+
+
+@dataclass
+class Edge:
+    """conf/encoder_input/edge: what fills the edge that a shift leaves empty."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class Metadata:
+    """conf/metadata: which shift and CTF an altered image is given."""
+
+    _target_: str = MISSING
 
 
 @dataclass
@@ -117,6 +159,28 @@ class Decoder(Network):
 
 
 @dataclass
+class MlpDecoder(Network):
+    """conf/decoder/mlp.yaml: see lightning_modules.digit_vae.MlpDecoder."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class Model:
+    """conf/model: the Lightning module."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+
+
+@dataclass
+class Results:
+    """conf/results: what is made of a trained model, beside its latents."""
+
+    _target_: str = MISSING
+
+
+@dataclass
 class EncoderLatents:
     """conf/latents/encoder.yaml: see lightning_modules.latents.AmortizedEncoder."""
 
@@ -133,7 +197,7 @@ class TableLatents:
 
     _target_: str = MISSING
     _partial_: bool = True
-    init: Any = MISSING
+    init: Any = key("the table's start: conf/latents/init")
     frozen: bool = key("the rows stay as they start")
 
 
@@ -182,10 +246,9 @@ class Trainer:
 
     max_epochs: int = key("passes over the particles", at_least=1)
     accelerator: str = key("auto, cpu, gpu: Lightning's")
-    devices: Any = key("Lightning's: auto, a number, a list")
-    strategy: str = key("Lightning's")
+    devices: Any = key("Lightning's: auto, a number, a list; several share every minibatch")
     enable_progress_bar: bool = key("show progress")
-    checkpoint_every_s: float = key("seconds between checkpoints within an epoch's ends", at_least=0)
+    checkpoint_every_s: float = key("seconds between checkpoints: what a killed run loses at most", at_least=0)
 
 
 @dataclass
@@ -200,6 +263,36 @@ class AmortizationTask(Task):
     """conf/task/amortization.yaml: a finished run's encoder on altered images."""
 
     source: str = key("an experiment, or the folder of a finished run")
+    n_volumes: int = key("particles whose volumes are compared, before and after", at_least=0)
+
+
+@dataclass
+class HeldOutTask(Task):
+    """conf/task/heldout.yaml: train on a part of the particles, measure on the others."""
+
+    heldout_fraction: float = key("of the particles, not trained on; below 1", above=0)
+    n_samples: int = key("samples of z for each particle and each ELBO", at_least=1)
+    n_train_optimized: int = key("training particles whose q is optimized too", at_least=1)
+    search: Any = key("how q is searched for: conf/task/search")
+
+
+@dataclass
+class InferTask(Task):
+    """conf/task/infer.yaml: latents of new particles under a finished run's decoder."""
+
+    source: str = key("the folder of a finished run, or an experiment")
+    n_samples: int = key("samples of z for each particle and its ELBO", at_least=1)
+    search: Any = key("how q is searched for: conf/task/search")
+
+
+@dataclass
+class Search:
+    """conf/task/search: see experiments.inference.PosteriorSearch."""
+
+    _target_: str = MISSING
+    steps: int = key("of Adam, for each particle", at_least=1)
+    lr: float = key("Adam's learning rate at the start; it falls to zero", above=0)
+    n_starts: int = key("mu = 0, and further ones from the prior; the best counts", at_least=1)
 
 
 @dataclass
@@ -238,26 +331,42 @@ class Config:
     beta: Any = key("weight of the KL; null: 1/zdim; or cryoDRGN's schedules a, b, c, d")
     beta_control: float | None = key("strength of KL control", above=0)
     overwrite: bool = key("start over, even if the run is finished")
-    data: Any = MISSING
-    task: Any = MISSING
-    encoder_input: Any = MISSING
-    latents: Any = MISSING
-    encoder: Any = MISSING
-    decoder: Any = MISSING
-    trainer: Trainer = MISSING
-    logger: Any = MISSING
-    paths: Paths = MISSING
+    data: Any = key("the particles: conf/data")
+    task: Any = key("what the run does: conf/task")
+    encoder_input: Any = key("what the encoder sees: conf/encoder_input")
+    metadata: Any = key("which shift and CTF an altered image is given: conf/metadata")
+    latents: Any = key("what gives q(z): an encoder or a lookup table: conf/latents")
+    encoder: Any = key("the encoder's size: conf/encoder")
+    decoder: Any = key("turns z into images: conf/decoder")
+    model: Any = key("the Lightning module: conf/model")
+    results: Any = key("what is made of a trained model: conf/results")
+    trainer: Trainer = key("how long, and on what: conf/trainer")
+    logger: Any = key("where numbers are logged, beside log.csv: conf/logger")
+    paths: Paths = key("where things are written")
+
+
+def names_of(schema: type) -> list[str]:
+    """Return the keys of a node that a user sets."""
+    return [f.name for f in fields(schema) if not f.name.startswith("_")]
 
 
 SCHEMAS: dict[str, type] = {
     "config": Config,
     "data_simulated": SimulatedData,
     "data_cryodrgn": CryodrgnData,
+    "data_digits": DigitsData,
+    "data_mnist": MnistData,
     "encoder_input": EncoderInput,
     "encoder_input_shifted": ShiftedEncoderInput,
     "encoder_input_rotated": RotatedEncoderInput,
+    "encoder_input_augmented": AugmentedEncoderInput,
+    "edge": Edge,
+    "metadata": Metadata,
     "network": Network,
     "decoder": Decoder,
+    "decoder_mlp": MlpDecoder,
+    "model": Model,
+    "results": Results,
     "latents_encoder": EncoderLatents,
     "latents_table": TableLatents,
     "init_random": RandomInit,
@@ -267,6 +376,9 @@ SCHEMAS: dict[str, type] = {
     "trainer": Trainer,
     "task": Task,
     "task_amortization": AmortizationTask,
+    "task_heldout": HeldOutTask,
+    "task_infer": InferTask,
+    "search": Search,
     "wandb": WandbLogger,
     "paths": Paths,
 }

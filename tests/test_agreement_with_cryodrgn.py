@@ -72,10 +72,10 @@ def assert_same_terms(particles: Particles, beta_control: float | None = None, *
     their_slices, their_terms = cryodrgn_batch(theirs, particles, beta_control)
     torch.manual_seed(7)
     eps = torch.randn(len(INDEX), ZDIM)
-    for term, their_term in zip(ours.elbo(INDEX, eps, 1 / ZDIM), their_terms, strict=True):
+    observed = ours.observe(INDEX)
+    for term, their_term in zip(ours.elbo(observed, eps, 1 / ZDIM), their_terms, strict=True):
         torch.testing.assert_close(term, their_term, rtol=1e-5, atol=0)
-    mu, logvar, _, ctf = ours.infer(INDEX)
-    slices = ours.render(INDEX, reparameterize(mu, logvar, eps), ctf)
+    slices = ours.render(observed, reparameterize(*ours.infer(observed), eps))
     assert their_slices.std() > 1e-3
     torch.testing.assert_close(slices, their_slices, rtol=1e-4, atol=1e-4 * their_slices.std().item())
 
@@ -116,7 +116,7 @@ def test_gradients_equal_cryodrgns(particles_of_box: Any) -> None:
     torch.manual_seed(7)
     cryodrgn_batch(theirs, particles)[1][0].backward()
     torch.manual_seed(7)
-    ours.elbo(INDEX, torch.randn(len(INDEX), ZDIM), 1 / ZDIM).total.backward()
+    ours.elbo(ours.observe(INDEX), torch.randn(len(INDEX), ZDIM), 1 / ZDIM).total.backward()
     expected = {key: parameter.grad for key, parameter in theirs.named_parameters()}
     for part in (ours.latents, ours.decoder.decoder):
         prefix = "" if part is ours.latents else "decoder."
@@ -165,7 +165,7 @@ def test_training_takes_cryodrgns_steps(tmp_path: Path) -> None:
             theirs, lattice, y, None, rotations, shifts_px, adam, 1 / ZDIM, ctf_params=ctf_params[index]
         )
         torch.manual_seed(step)
-        terms = ours.elbo(index, torch.randn(8, ZDIM), 1 / ZDIM)
+        terms = ours.elbo(ours.observe(index), torch.randn(8, ZDIM), 1 / ZDIM)
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()

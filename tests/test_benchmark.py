@@ -43,7 +43,7 @@ def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
     model.prepare()
     index = torch.arange(8)
     with FlopCounterMode(display=False) as counter:
-        model.elbo(index, torch.zeros(8, config.zdim), 0.1).total.backward()
+        model.elbo(model.observe(index), torch.zeros(8, config.zdim), 0.1).total.backward()
     # z's own columns of the first layer are left out: a product per image, not per pixel
     assert counter.get_total_flops() == pytest.approx(8 * 1e9 * benchmark.gflop_per_image(config), rel=0.01)
 

@@ -32,6 +32,9 @@ def test_a_run_ends_with_its_folder_as_the_last_line(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
     assert folder.parent.parent == tmp_path / "runs" / "simulated" and (folder / "metrics.json").is_file()
+    said = done.stderr.splitlines()
+    assert f"baseline: {folder}" in said and not [line for line in said if "(INFO)" in line or "GPU available" in line]
+    assert f"INFO baseline: {folder}" in (folder / "run.log").read_text()
 
 
 @pytest.mark.slow

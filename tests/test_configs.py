@@ -30,6 +30,14 @@ GRID = {
     "evil_twin_noise_standard": (ENCODER, "NoiseTwin", (3, 256), 8, {}),
     "shift_1px": (ENCODER, "ShiftedInput", (3, 256), 8, {"dx_px": 1, "dy_px": 0, "source": "baseline"}),
     "rotate_90": (ENCODER, "RotatedInput", (3, 256), 8, {"clockwise_deg": 90, "source": "baseline"}),
+    "shift_1px_consistent": (
+        ENCODER, "ShiftedInput", (3, 256), 8,
+        {"dx_px": 1, "dy_px": 0, "source": "baseline", "metadata": "ConsistentMetadata"},
+    ),
+    "rotate_90_consistent": (
+        ENCODER, "RotatedInput", (3, 256), 8,
+        {"clockwise_deg": 90, "source": "baseline", "metadata": "ConsistentMetadata"},
+    ),
     "vlt_random": (TABLE, "IdentityInput", None, 8, {"init": "RandomLatents", "frozen": False}),
     "vlt_random_frozen": (TABLE, "IdentityInput", None, 8, {"init": "RandomLatents", "frozen": True}),
     "vlt_random_clusters": (TABLE, "IdentityInput", None, 8, {"init": "RandomClusters", "frozen": False}),
@@ -37,9 +45,23 @@ GRID = {
     "vlt_zero_frozen": (TABLE, "IdentityInput", None, 8, {"init": "ConstantLatents", "frozen": True}),
     "vlt_pretrained": (TABLE, "IdentityInput", None, 8, {"init": "PretrainedLatents", "frozen": False}),
     "vlt_pretrained_frozen": (TABLE, "IdentityInput", None, 8, {"init": "PretrainedLatents", "frozen": True}),
+    "augmented_encoder": (ENCODER, "AugmentedInput", (3, 256), 8, {}),
+    "augmented_heldout": (ENCODER, "AugmentedInput", (3, 256), 8, {"task": "HeldOut"}),
+    "infer": (ENCODER, "IdentityInput", (3, 256), 8, {"task": "Infer", "source": "baseline"}),
+    "heldout": (ENCODER, "IdentityInput", (3, 256), 8, {"task": "HeldOut"}),
+    "heldout_vlt": (TABLE, "IdentityInput", None, 8, {"task": "HeldOut", "init": "ConstantLatents", "frozen": False}),
     "vlt_permuted": (TABLE, "IdentityInput", None, 8, {"init": "PermutedLatents", "frozen": False}),
-}
-NEEDS_BASELINE = ("shift_1px", "rotate_90", "vlt_pretrained", "vlt_pretrained_frozen", "vlt_permuted")
+}  # fmt: skip
+NEEDS_BASELINE = (
+    "shift_1px",
+    "rotate_90",
+    "shift_1px_consistent",
+    "rotate_90_consistent",
+    "infer",
+    "vlt_pretrained",
+    "vlt_pretrained_frozen",
+    "vlt_permuted",
+)
 
 
 @cache
@@ -85,7 +107,8 @@ def test_experiment_is_what_the_paper_says_on_every_data_set(experiment: str, da
         assert (target(config.latents.init), config.latents.frozen) == (more["init"], more["frozen"])
     for key in ("dx_px", "dy_px", "clockwise_deg"):
         assert config.encoder_input.get(key) == more.get(key)
-    assert target(config.task) == ("AmortizationTest" if "source" in more else "Train")
+    assert target(config.metadata) == more.get("metadata", "PaperMetadata")
+    assert target(config.task) == more.get("task", "AmortizationTest" if "source" in more else "Train")
     assert config.task.get("source") == more.get("source")
     assert (config.decoder.layers, config.decoder.width, config.decoder.pe_type) == (3, 256, "geom_lowf")
     assert (config.decoder.domain, config.decoder.pe_dim) == ("fourier", None)
@@ -96,7 +119,9 @@ def test_file_names_itself_its_package_and_its_origin(experiment: str) -> None:
     first, second = text_of(experiment).splitlines()[:2]
     assert first == "# @package _global_"
     assert second.startswith("# ") and second.endswith(".")
-    assert re.search(r"Fig \d|Table \d|authors' code|A control that the paper lacks", text_of(experiment))
+    assert re.search(
+        r"Fig \d|Table \d|authors' code|A control that the paper lacks|Beyond the paper", text_of(experiment)
+    )
     assert yaml.safe_load(text_of(experiment))["name"] == experiment
 
 
@@ -154,6 +179,7 @@ IRRELEVANT = [
     "overwrite=true",
     "name=other",
     "table_lr=0.3",
+    "metadata=consistent",
     "encoder_input=identity",
     "precision=float32",
 ]

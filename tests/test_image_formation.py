@@ -133,3 +133,26 @@ def test_boxes_that_cryodrgns_lattice_cannot_have_are_refused(box_px: int) -> No
 def test_all_usual_boxes_are_accepted() -> None:
     for box_px in (32, 64, 96, 100, 128, 160, 180, 192, 200, 256, 300, 320):
         assert ImageFormation(box_px).n_pixels == pytest.approx(np.pi * box_px**2 / 4, rel=0.02)
+
+
+@pytest.mark.parametrize("box_px", BOXES)
+def test_image_undoes_the_hartley_transform_of_what_the_mask_holds(box_px: int) -> None:
+    formation = ImageFormation(box_px)
+    y = hartley(box_px).view(B, -1)[:, formation.mask]
+    image = formation.image(y)
+    assert image.shape == (B, box_px, box_px)
+    again = fft.symmetrize_ht(fft.ht2_center(image / box_px)).view(B, -1)
+    torch.testing.assert_close(again[:, formation.mask], y, rtol=1e-4, atol=1e-4)
+    outside = torch.ones_like(formation.mask)
+    outside[formation.mask] = False
+    assert again[:, outside].abs().max() < 1e-3
+    # A quarter of the lattice lies outside the circle, and the transform keeps the sum of squares.
+    assert image.std() == pytest.approx(float(y.std()) * np.sqrt(np.pi / 4), rel=0.06)
+
+
+def test_image_of_a_smooth_blob_is_where_it_was() -> None:
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    blob = torch.exp(-((x - 20) ** 2 + (y - 9) ** 2) / 8)[None]
+    formation = ImageFormation(32)
+    back = formation.image(fft.symmetrize_ht(fft.ht2_center(blob)).view(1, -1)[:, formation.mask]) / 32
+    torch.testing.assert_close(back - back.mean(), blob - blob.mean(), rtol=0, atol=1e-3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import latent_maps
-from experiments.latent_maps import LatentMap, latent_map
+from experiments.latent_maps import LatentMap, differ, latent_map
 
 N, ZDIM = 200, 8
 
@@ -120,11 +120,15 @@ def test_many_copies_of_a_dozen_latents(mu):
     assert np.isfinite(latent_map(np.repeat(mu[:12], 20, axis=0))[0]).all()
 
 
+def never(self, layout=None):
+    pytest.fail("what had been kept was computed again")
+
+
 def test_cache_is_used_for_the_same_latents_alone(mu, umap_of_mu, tmp_path: Path, monkeypatch):
     cache = tmp_path / "maps" / "umap.npz"
     first, axis_labels = latent_map(mu, seed=0, cache=cache)
     with monkeypatch.context() as patch:
-        patch.setattr(LatentMap, "_fit_umap", lambda self: pytest.fail("the cache was not used"))
+        patch.setattr(LatentMap, "_fit_umap", never)
         again, again_labels = latent_map(mu, seed=0, cache=cache)
     np.testing.assert_array_equal(again, first)
     assert again_labels == axis_labels
@@ -138,16 +142,59 @@ def test_altered_latents_after_the_cache_land_as_before(mu, umap_of_mu, tmp_path
     np.testing.assert_array_equal(LatentMap(mu, 0, cache).transform(mu + 1), umap_of_mu.transform(mu + 1))
 
 
+def test_altered_latents_are_kept_too(mu, umap_of_mu, tmp_path: Path, monkeypatch):
+    cache = tmp_path / "umap.npz"
+    first = LatentMap(mu, 0, cache).transform(mu[:10] + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentMap, "_fit_umap", never)
+        np.testing.assert_array_equal(LatentMap(mu, 0, cache).transform(mu[:10] + 1), first)
+    other = LatentMap(mu, 0, cache).transform(mu[:10] + 2)
+    np.testing.assert_array_equal(other, umap_of_mu.transform(mu[:10] + 2))
+
+
+def test_the_cache_of_another_run_is_read_and_not_written(mu, umap_of_mu, tmp_path: Path, monkeypatch):
+    theirs, ours = tmp_path / "theirs.npz", tmp_path / "ours.npz"
+    latent_map(mu, seed=0, cache=theirs)
+    before = theirs.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentMap, "_fit_umap", never)
+        found = LatentMap(mu, 0, ours, others=[tmp_path / "missing.npz", theirs])
+        np.testing.assert_array_equal(found.xy, umap_of_mu.xy)
+        np.testing.assert_array_equal(LatentMap(mu, 0, ours).xy, umap_of_mu.xy)
+    LatentMap(mu + 1, 0, ours, others=[theirs])
+    assert theirs.read_bytes() == before
+
+
+def test_the_first_few_altered_latents_need_not_bring_the_others(mu, umap_of_mu):
+    altered = mu.copy()
+    altered[3] = mu[7]
+    xy = umap_of_mu.transform(altered[:10])
+    assert xy.shape == (10, 2)
+    still = np.arange(10) != 3
+    np.testing.assert_array_equal(xy[still], umap_of_mu.xy[:10][still])
+    assert np.linalg.norm(xy[3] - umap_of_mu.xy[7]) < np.ptp(umap_of_mu.xy, axis=0).max() / 4
+
+
+@pytest.mark.parametrize(("n", "expected"), [(2, True), (3, True), (4, False)])
+def test_differ_counts_latents_beyond_rounding(mu, n, expected):
+    three = np.repeat(mu[:3], 4, axis=0)
+    three += 1e-9 * np.abs(mu).max() * np.random.default_rng(0).standard_normal(three.shape)
+    assert differ(three, n) is expected
+    assert not differ(np.zeros((5, 3)))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])
 def test_damaged_cache_is_replaced(mu, umap_of_mu, tmp_path: Path, content: bytes):
     cache = tmp_path / "umap.npz"
     cache.write_bytes(content)
     np.testing.assert_array_equal(latent_map(mu, seed=0, cache=cache)[0], umap_of_mu.xy)
-    assert latent_maps._read_cache(cache, umap_of_mu._key(), N) is not None
+    np.testing.assert_array_equal(latent_maps._read_cache(cache)["xy"], umap_of_mu.xy)
 
 
 def test_wrong_latents_are_named(mu):
     with pytest.raises(ValueError, match=r"finite \(N, zdim\)"):
         latent_map(np.full((5, 3), np.nan))
-    with pytest.raises(ValueError, match="like the originals"):
-        LatentMap(mu[:, :2]).transform(mu[:5, :2])
+    with pytest.raises(ValueError, match="with n <= 200"):
+        LatentMap(mu[:, :2]).transform(np.vstack([mu, mu])[:, :2])
+    with pytest.raises(ValueError, match=r"must be \(n, 2\)"):
+        LatentMap(mu[:, :2]).transform(mu[:, :3])

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
-from experiments import loggers
+from experiments import interruption, loggers
 from experiments.configs import compose
 from experiments.runs import Run
 
@@ -99,7 +99,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[s
     fit(tracker, Loss(), 2, tmp_path)
     picture = tmp_path / "latent_space.png"
     matplotlib.image.imsave(picture, np.linspace(0, 1, 12).reshape(3, 4))
-    loggers.log_results(tracker, {"loss/total": 0.5, "latents/knn_hinge_r2": None, "time/total_s": 7.0}, [picture])
+    loggers.log_results(tracker, run, {"loss/total": 0.5, "latents/knn_hinge_r2": None, "time/total_s": 7.0}, [picture])
     loggers.close(tracker)
     (written,) = records(run)
     return run, written
@@ -190,6 +190,27 @@ def test_runs_of_one_process_do_not_leak_into_each_other(tmp_path: Path):
     assert [of_kind(part, "exit")[0].get("exit_code", 0) for part in written] == [1, 0, 0]
 
 
+def test_an_interrupted_run_is_preempted_and_not_failed(tmp_path: Path):
+    class Told(Loss):
+        def training_step(self, batch: Any, _: int) -> None:
+            interruption.request_stop()
+            interruption.leave()
+
+    run = run_of(tmp_path)
+    with interruption.answered(), pytest.raises(interruption.Interrupted):
+        fit(tracker_of(run), Told(), 1, tmp_path)
+    kinds = [record["type"] for record in records(run)[0]]
+    assert "preempting" in kinds and "exit" in kinds
+    assert "preempting" not in [record["type"] for record in records(failed_run(tmp_path))[0]]
+
+
+def failed_run(tmp_path: Path) -> Run:
+    run = run_of(tmp_path, "seed=1")
+    with pytest.raises(ValueError, match="failed"):
+        fit(tracker_of(run), Loss(fails_in=0), 1, tmp_path)
+    return run
+
+
 def test_disabled_logs_nothing(tmp_path: Path):
     run = run_of(tmp_path, "logger.mode=disabled")
     assert tracker_of(run) is None
@@ -204,20 +225,20 @@ def test_all_but_the_first_process_log_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_key_is_found_where_wandb_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert not loggers._key_at_hand()
+    assert not loggers.key_at_hand()
     (tmp_path / "netrc").write_text(f"machine example.org login user password {KEY}\n")
-    assert not loggers._key_at_hand()
+    assert not loggers.key_at_hand()
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert loggers._key_at_hand()
+    assert loggers.key_at_hand()
     (tmp_path / "netrc").unlink()
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert loggers._key_at_hand()
+    assert loggers.key_at_hand()
 
 
 ONLINE = """
 import sys
 from hydra.utils import instantiate
-from experiments import loggers
+from experiments import interruption, loggers
 from experiments.configs import compose
 from experiments.runs import Run
 run = Run.of(compose(f"paths.runs={sys.argv[1]}", "precision=float32", "logger=wandb", "logger.mode=online"))
@@ -270,7 +291,7 @@ def test_online_without_an_answer_gives_up_soon_and_logs_offline(tmp_path: Path,
     shown, seconds = online_in_a_terminal(tmp_path, WANDB_API_KEY=key, WANDB_BASE_URL=SERVER)
     assert "W&B did not start" in shown
     assert len(shown.strip().splitlines()) == 2
-    assert seconds < 40
+    assert seconds < 90  # 25 on a quiet machine; wandb alone hangs for longer, and then stops the run
     offline_after(tmp_path)
 
 

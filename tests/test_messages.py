@@ -1,10 +1,13 @@
 """Whatever goes wrong, the user reads one line that names the key."""
 
+from dataclasses import fields
+
 import pytest
 from hydra.utils import instantiate
 
 from experiments import configs
 from experiments.messages import one_line
+from experiments.schema import SCHEMAS
 from lightning_modules.errors import InputError
 
 # What the line must begin with, and what it must also say.
@@ -28,6 +31,15 @@ WRONG = {
     "latents/init=zero": ("Could not override 'latents/init'", ""),
     "lr 3": ("LexerNoViableAltException: lr 3", ""),
     "batch_size=0": ("batch_size=0: expected at least 1", ""),
+    "epocs=3": ("epocs: ", "Did you mean trainer.max_epochs?"),
+    "max_epochs=3": ("max_epochs: ", "Did you mean trainer.max_epochs?"),
+    "encodr=large": ("encodr: ", "Did you mean encoder?"),
+    "trainr.max_epochs=3": ("trainr: ", "Did you mean trainer?"),
+    "data.n_particle=3": ("data.n_particle: ", "Did you mean n_particles?"),
+    "+data.n_particle=3": ("data.n_particle: there is no such key", "Did you mean n_particles?"),
+    "+exp=evil_twin_niose": ("In 'config': Could not find 'exp/evil_twin_niose'", "Did you mean evil_twin_noise?"),
+    "data=simualted": ("In 'config': Could not find 'data/simualted'", "Did you mean simulated?"),
+    "latents/int=zero": ("latents/int: ", "Did you mean latents/init?"),
 }
 
 
@@ -67,7 +79,7 @@ def test_an_input_error_is_not_hidden_by_the_one_that_caused_it() -> None:
 
 def test_an_input_error_inside_of_hydras_is_what_counts() -> None:
     with pytest.raises(Exception) as raised:
-        instantiate({"_target_": "lightning_modules.encoder_inputs.RotatedInput", "clockwise_deg": 45})
+        instantiate({"_target_": "lightning_modules.altered_inputs.RotatedInput", "clockwise_deg": 45})
     assert not isinstance(raised.value, InputError)
     assert one_line(raised.value) == "encoder_input.clockwise_deg=45: expected a multiple of 90"
 
@@ -79,3 +91,22 @@ def test_an_unexpected_error_says_its_type_and_where_to_look() -> None:
 
 def test_an_error_without_a_message_still_says_something() -> None:
     assert one_line(ZeroDivisionError()).startswith("ZeroDivisionError")
+
+
+def test_every_key_has_a_line_of_help() -> None:
+    for schema in SCHEMAS.values():
+        for field in fields(schema):
+            if not field.name.startswith("_"):
+                text = field.metadata.get("help", "")
+                assert text and "\n" not in text and len(text) < 120, f"{schema.__name__}.{field.name}"
+
+
+def test_every_number_has_a_range_or_takes_any() -> None:
+    any_number = {
+        "defocus_angstrom", "dx_px", "dy_px", "mu_mean", "logvar_mean", "mu", "logvar", "clockwise_deg",
+    }  # fmt: skip
+    for schema in SCHEMAS.values():
+        for field in fields(schema):
+            if field.type in (int, float, int | None, float | None) and field.name not in any_number:
+                limits = field.metadata["at_least"], field.metadata["above"]
+                assert limits != (None, None), f"{schema.__name__}.{field.name}"

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import special_ortho_group
 
 from experiments.metrics import (
+    active_dimensions,
     displacement_ratio,
     knn_class_accuracy,
     knn_hinge_r2,
@@ -147,6 +148,16 @@ def test_collapsed_latents_score_at_chance_without_a_warning(rng, value, zdim):
         assert knn_hinge_r2(mu, rng.uniform(-0.5, 0.5, n)) == pytest.approx(-0.1, abs=0.05)
         assert displacement_ratio(mu, mu) is None
         assert neighbour_rank(mu, mu) == 0.5
+
+
+def test_active_dimensions_are_those_whose_mean_varies_over_the_particles(rng):
+    """Burda et al. 2016: by more than 0.01; where they are centred does not matter."""
+    scale = np.array([1.0, 0.3, 0.11, 0.09, 0.01, 0.0])
+    mu = scale * rng.standard_normal((20_000, 6)) + np.arange(6)
+    assert active_dimensions(mu) == 3.0
+    assert active_dimensions(rng.permutation(mu)) == 3.0
+    assert active_dimensions(np.full((5, 4), 0.3)) == 0.0
+    assert active_dimensions(np.ones((1, 4))) == 0.0
 
 
 def test_numbers_that_do_not_exist_are_valid_json():

@@ -1,0 +1,120 @@
+"""Latents of new particles under a finished run's decoder: ``python run.py +exp=infer task.source=RUN data=...``.
+
+An encoder knows its training particles and few others. The decoder holds for all, and q(z) of a new particle can be
+searched for under it, whatever gave q in training.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from experiments import cryodrgn_io, figures, loggers, volumes
+from experiments.building import described_data, model_around
+from experiments.hardware import best_device
+from experiments.inference import PosteriorSearch, elbo_terms
+from experiments.runs import Run
+from experiments.training import latent_metrics, write_latents
+from experiments.truth import volume_metrics
+from experiments.volume_decoder import VolumeDecoder
+from lightning_modules.encoder_inputs import IdentityInput
+from lightning_modules.errors import InputError
+from lightning_modules.image_stacks import inspect
+from lightning_modules.latents import UnknownLatents
+from lightning_modules.particle_files import ParticleSource
+from lightning_modules.particles import Particles
+
+logger = logging.getLogger(__name__)
+
+PIXEL_SIZE_TOLERANCE = 0.01
+
+
+class Infer:
+    """Search q(z) of every particle of the data, one by one, under the decoder of a finished run."""
+
+    def __init__(self, source: str, search: PosteriorSearch, n_samples: int = 8) -> None:
+        """Set what is used.
+
+        Args:
+            source: names the run whose decoder is used; ``Run.source`` finds it.
+            search: gives q.
+            n_samples: of z for each particle and its ELBO.
+        """
+        self.source, self.search, self.n_samples = source, search, n_samples
+
+    def __call__(self, run: Run, source: Run | None) -> dict[str, Any]:
+        """Infer.
+
+        Args:
+            run: names the particles in its slot ``data``.
+            source: the finished run.
+
+        Returns:
+            The means of the ELBO's terms, speed, and latents against the truth where it is known. What was found is in
+            latents.npz, and in cryodrgn/ as ``cryodrgn analyze`` reads it.
+
+        Raises:
+            InputError: the run has no decoder of volumes, or is about images of another size.
+        """
+        assert source is not None
+        decoder = volumes.decoder_of(source)
+        particles = particles_for(run.config, decoder, self.source)
+        seed = run.config.seed
+        model = model_around(
+            source.config, particles, IdentityInput(), UnknownLatents(source.config.zdim), decoder.slices, seed
+        ).to(best_device(run.config.trainer.accelerator))
+        beta = model.beta(source.config.trainer.max_epochs * len(particles))
+        started = time.perf_counter()
+        latents = self.search(model, beta, seed)
+        seconds = time.perf_counter() - started
+        terms = elbo_terms(model, latents, beta, seed, self.n_samples)
+        columns = {"loss": terms.total, "reconstruction": terms.reconstruction, "kl": terms.kl}
+        write_latents(run.folder / "latents.npz", latents, index=particles.index, **columns, **(particles.labels or {}))
+        cryodrgn_io.export(run.folder / "cryodrgn", source.config, model, latents, [])
+        metrics = {
+            **{f"infer/{name}": float(values.mean()) for name, values in columns.items()},
+            "infer/particles_per_s": len(particles) / seconds,
+            **latent_metrics(run.config, latents, particles),
+            **volumes.write_of_training(run, model, latents.mu),
+            **volume_metrics(decoder, latents.mu, particles.labels, described_data(run.config)),
+        }
+        tracker = instantiate(run.config.logger)(run=run)
+        drawn = figures.draw(run)
+        if tracker is not None:
+            loggers.log_results(tracker, run, metrics, drawn)
+            loggers.close(tracker)
+        return metrics
+
+
+def particles_for(config: DictConfig, decoder: VolumeDecoder, said_by: str) -> Particles:
+    """Read particles as the decoder's were: normalized by the same numbers, and of the same box and pixel size.
+
+    Args:
+        config: checked.
+        decoder: of the finished run.
+        said_by: what names that run.
+
+    Raises:
+        InputError: the box or the pixel size is another one.
+    """
+    data = described_data(config)
+    if not isinstance(data, ParticleSource):
+        raise InputError(f"data={config.data.name}: pictures were found, expected particles, as task.source={said_by}")
+    files = data.particle_files().checked()
+    box_px = inspect(Path(files.particles), files.datadir).box_px
+    if box_px != decoder.box_px:
+        raise InputError(
+            f"{files.particles}: a box of {box_px} px was found, expected {decoder.box_px} px, that of "
+            f"task.source={said_by}; crop or pad the images to its extent and downsample them to its box"
+        )
+    particles = data.load(config.data.residency, config.paths.cache, like=decoder)
+    expected = decoder.pixel_size_angstrom
+    if abs(particles.pixel_size_angstrom / expected - 1) > PIXEL_SIZE_TOLERANCE:
+        raise InputError(
+            f"{files.particles}: {particles.pixel_size_angstrom:.4g} A/px was found, expected {expected:.4g} A/px, "
+            f"that of task.source={said_by}; rescale the images, or correct the pixel size in the CTF"
+        )
+    return particles

@@ -1,0 +1,65 @@
+"""What is made of a trained model and its latents: the slot ``results``, and what fills it for particles."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments import cryodrgn_io, volume_pairs, volumes
+from experiments.building import described_data
+from experiments.reconstructions import RECONSTRUCTIONS, reconstruct, write_reconstructions
+from experiments.runs import Run
+from experiments.truth import volume_metrics
+from lightning_modules.cryo_vae import CryoVAE
+from lightning_modules.latent_inits import Latents
+
+
+class Made(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        metrics: go into metrics.json.
+        figures: pictures that were written, for W&B.
+        of_particles: columns (N,) for the table of particles, NaN where nothing was made of one.
+    """
+
+    metrics: dict[str, float | None]
+    figures: list[Path]
+    of_particles: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+
+
+class Results(Protocol):
+    """The slot: writes into the run's folder, and says what goes into its metrics."""
+
+    def of_training(self, run: Run, model: Any, latents: Latents, rows: list[dict[str, Any]]) -> Made:
+        """Take a trained model, the latents (N, zdim) of what it was trained on, and the rows of its log."""
+
+    def of_altered(self, run: Run, model: Any, original: Latents, altered: Latents) -> Made:
+        """Take a model that sees altered images, and the latents before and after."""
+
+
+class ParticleResults:
+    """For particles: cryoDRGN's own files, and volumes."""
+
+    def of_training(self, run: Run, model: CryoVAE, latents: Latents, rows: list[dict[str, Any]]) -> Made:
+        """Reconstruct images, hand the run over to cryoDRGN, decode the paper's volumes, and compare with the true."""
+        write_reconstructions(run.folder / RECONSTRUCTIONS, reconstruct(model))
+        cryodrgn_io.export(run.folder / "cryodrgn", run.config, model, latents, rows)
+        metrics = volumes.write_of_training(run, model, latents.mu)
+        decoder, data = volumes.on_best_device(run, model), described_data(run.config)
+        return Made(metrics | volume_metrics(decoder, latents.mu, model.particles.labels, data), [])
+
+    def of_altered(self, run: Run, model: CryoVAE, original: Latents, altered: Latents) -> Made:
+        """Decode volumes before and after: those of the first particles into files, those of a sample to compare."""
+        volumes.write_of_amortization(run, model, original.mu, altered.mu)
+        n_particles = len(original.mu)
+        sample = np.random.default_rng((run.config.seed, 8)).permutation(n_particles)[: run.config.task.n_volumes]
+        decoder = volumes.on_best_device(run, model)
+        pairs, others = volume_pairs.compare(decoder, original.mu[sample], altered.mu[sample])
+        columns = {f"volume_{name}": np.full(n_particles, np.nan) for name in pairs._fields}
+        for name, values in pairs._asdict().items():
+            columns[f"volume_{name}"][sample] = values
+        return Made(volume_pairs.metrics_of(pairs, others), [], columns)

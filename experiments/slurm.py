@@ -1,0 +1,87 @@
+"""What Slurm knows about this user's jobs. Accounting (sacct) is asked only where it exists and the queue forgot."""
+
+import logging
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments import run_state
+
+logger = logging.getLogger(__name__)
+
+# What squeue calls a job that will not run again; one that is requeued becomes PENDING.
+OVER = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
+}  # fmt: skip
+ADVICE = {
+    "OUT_OF_MEMORY": "; raise hydra.launcher.mem_gb",
+    "TIMEOUT": "; raise hydra.launcher.timeout_min or max_num_timeout",
+}
+TIMEOUT_S = 60.0
+
+
+def states() -> dict[str, str] | None:
+    """Return the state of each of this user's jobs that the queue remembers.
+
+    Returns:
+        By id, 12 or 12_3, what squeue calls the state; None where Slurm did not answer.
+    """
+    answer = _ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"])
+    return None if answer is None else dict(line.split("|") for line in answer.splitlines() if "|" in line)
+
+
+def state_of(job: str) -> str:
+    """Return the state of a job; GONE where nobody remembers it, UNKNOWN where Slurm did not answer."""
+    known = states()
+    if known is None:
+        return "UNKNOWN"
+    if job in known:
+        return known[job]
+    recorded = _ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
+    return recorded.split()[0] if recorded and recorded.split() else "GONE"
+
+
+def this_job() -> str | None:
+    """Return the id of the Slurm job that this process belongs to, as 12 or 12_3; None outside of one."""
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def rename(names: Mapping[str, str]) -> None:
+    """Give jobs their names; an array is submitted with one for all."""
+    commands = "".join(f"update jobid={job} name={name}\n" for job, name in names.items())
+    _ask(["scontrol", "--oneliner"], commands)
+
+
+def lost(folder: Path, sweep: str) -> str | None:
+    """Return why the job that was to carry out a run in a sweep did not, though it is over; None otherwise."""
+    job = run_state.read_job(folder)
+    if job is None or job.slurm is None or job.sweep != sweep or job.slurm == this_job():
+        return None
+    state = state_of(job.slurm)
+    return end(job.slurm, state, job.log) if state in OVER else None
+
+
+def end(job: str, state: str, log: str | None) -> str:
+    """Say in one line how a job ended that left no word."""
+    said = _last_line(Path(log)) if log and state not in ADVICE and state != "CANCELLED" else ""
+    return f"Slurm job {job} ended as {state}{ADVICE.get(state, '')}{said and ': '}{said}"
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
+
+
+def _ask(command: list[str], said: str = "") -> str | None:
+    try:
+        done = subprocess.run(command, input=said, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.debug("%s: %s", command[0], error)
+        return None
+    return done.stdout

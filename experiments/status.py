@@ -1,0 +1,187 @@
+"""How the runs stand: ``python -m experiments.status [RUNS] [--watch]``, or the table at the end of a sweep."""
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments import run_state
+
+STATES = ("finished", "running", "waiting", "stopped", "failed")
+REFRESH_S = 5.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How one run stands.
+
+    Attributes:
+        folder: of the run.
+        state: finished; running; waiting for its turn; stopped (interrupted or killed, the same command continues
+            it); failed.
+        data: name of the data.
+        experiment: name of the experiment.
+        seed: None where it is not known.
+        epoch: epochs done; None where the run does not train.
+        n_epochs: epochs in all.
+        loss: of the last epoch.
+        left_s: estimated time until the last epoch is done.
+        note: who is at it, what it waits for, or why it failed and where the log is.
+    """
+
+    folder: Path
+    state: str
+    data: str
+    experiment: str
+    seed: int | None = None
+    epoch: int | None = None
+    n_epochs: int | None = None
+    loss: float | None = None
+    left_s: float | None = None
+    note: str = ""
+
+
+def status_of(folder: Path) -> Status:
+    """Tell how the run in a folder stands, from its small files."""
+    config = _yaml(folder / "config.yaml")
+    data, experiment = folder.parts[-3:-1] if len(folder.parts) > 2 else ("", folder.name)
+    state, note = _state(folder)
+    epochs = _rows(folder / "log.csv")
+    n_epochs = config.get("trainer", {}).get("max_epochs") if epochs or "Train" in str(config.get("task")) else None
+    return Status(
+        folder,
+        state,
+        config.get("data", {}).get("name", data),
+        config.get("name", experiment),
+        config.get("seed"),
+        len(epochs) if n_epochs else None,
+        n_epochs,
+        float(epochs[-1]["loss/total"]) if epochs else None,
+        _left_s(folder / "log.csv", epochs, n_epochs) if state == "running" else None,
+        note,
+    )
+
+
+def _state(folder: Path) -> tuple[str, str]:
+    """Return a run's state, and what there is to say about it."""
+    job = run_state.read_job(folder)
+    if (folder / "metrics.json").is_file():
+        return "finished", ""
+    if (who := run_state.holder(folder)) is not None:
+        return "running", who + (f", Slurm job {job.slurm}" if job and job.slurm else "")
+    if (failure := run_state.read_failure(folder)) is not None:
+        return "failed", f"{failure.reason}\n{failure.when}, log: {failure.log}"
+    if job is not None and not job.started and (job.slurm or run_state.holder(Path(job.sweep))):
+        return "waiting", f"Slurm job {job.slurm}" if job.slurm else ""
+    return "stopped", "the same command continues it"
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError:
+        return []
+
+
+def _left_s(path: Path, epochs: list[dict[str, str]], n_epochs: int | None) -> float | None:
+    """Estimate the time left from the epochs so far and the age of the last one."""
+    if not epochs or n_epochs is None:
+        return None
+    epoch_s = sum(float(row["time/epoch_s"]) for row in epochs) / len(epochs)
+    return max(0.0, (n_epochs - len(epochs)) * epoch_s - (time.time() - path.stat().st_mtime))
+
+
+def run_folders(top: Path) -> Iterator[Path]:
+    """Yield the folders of runs below a folder, in the order of their names."""
+    try:
+        entries = sorted(os.scandir(top), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if {"config.yaml", run_state.JOB} & {entry.name for entry in entries}:
+        yield top
+        return
+    for entry in entries:
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from run_folders(Path(entry.path))
+
+
+def table(runs: Sequence[Status]) -> str:
+    """Return the runs as lines of text, and their count as the last one; a failure's reason is below its run."""
+    header = ("state", "experiment", "data", "seed", "epoch", "loss", "left", "folder")
+    rows = [_cells(run) for run in runs]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [_line(header, widths)]
+    for run, row in zip(runs, rows, strict=True):
+        lines.append(_line(row, widths))
+        if run.state == "failed":
+            lines += [f"    {line}" for line in run.note.splitlines()]
+    counts = Counter(run.state for run in runs)
+    lines.append(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "no runs")
+    return "\n".join(lines)
+
+
+def _cells(run: Status) -> tuple[str, ...]:
+    place = os.path.relpath(run.folder) if run.folder.name else "-"
+    return (
+        run.state,
+        run.experiment,
+        run.data,
+        "-" if run.seed is None else str(run.seed),
+        "-" if run.epoch is None else f"{run.epoch}/{run.n_epochs}",
+        "-" if run.loss is None else f"{run.loss:.4f}",
+        "-" if run.left_s is None else _duration(run.left_s),
+        place + (f"  ({run.note})" if run.note and run.state in ("running", "waiting") else ""),
+    )
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; with --watch until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.status", description="How the runs stand.")
+    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), help="a folder with runs below it")
+    parser.add_argument("--watch", action="store_true", help=f"refresh every {REFRESH_S:.0f} s until Ctrl-C")
+    options = parser.parse_args(arguments)
+    if not options.runs.is_dir():
+        print(f"{options.runs}: there is no such folder; expected the one given as paths.runs=", file=sys.stderr)
+        return 2
+    try:
+        while True:
+            shown = table([status_of(folder) for folder in run_folders(options.runs)])
+            if not options.watch:
+                print(shown)
+                return 0
+            print(f"\x1b[H\x1b[2J{time.strftime('%H:%M:%S')}  Ctrl-C ends watching, not the runs\n{shown}", flush=True)
+            time.sleep(REFRESH_S)
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

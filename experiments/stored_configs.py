@@ -1,0 +1,65 @@
+"""A run's config.yaml, which may come from somebody else: read without building or running what it names."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.configs import CONF_DIR
+from lightning_modules.errors import InputError
+from lightning_modules.regular_files import read_bytes
+
+MOST_BYTES, MOST_BRACKETS = 1 << 16, 500  # of brackets, open ones take PyYAML a time that grows with their square
+NEEDED = ("name", "seed", "data", "task", "latents", "trainer")
+
+
+def read_config(path: Path) -> DictConfig:
+    """Read the configuration of a run.
+
+    Hydra builds whatever a ``_target_`` names, and any function of Python can be named: only those that conf/ names
+    are let through. Your own parts belong there, too.
+
+    Raises:
+        InputError: missing, no configuration of this suite, too large, or it names something to build that conf/
+            does not.
+    """
+    content = read_bytes(path, "the configuration of a run")
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: {len(content):,} bytes, expected the configuration of a run, at most {MOST_BYTES:,}")
+    try:
+        text = content.decode()
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError(f"more than {MOST_BRACKETS} lists and nodes, expected plain values")
+        # A few lines of aliases of aliases unfold to any size; a run's configuration has none.
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases, expected plain values")
+        config = OmegaConf.create(text)
+        if not isinstance(config, DictConfig):
+            raise ValueError(f"found a {type(config).__name__}, expected keys and values")
+        _refuse_foreign_targets(OmegaConf.to_container(config, resolve=False))
+    except Exception as error:  # YAML's and OmegaConf's are of many kinds, and RecursionError is none of them
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]})") from None
+    if missing := [key for key in NEEDED if key not in config]:
+        raise InputError(f"{path}: no {', '.join(missing)} in it, expected the configuration of a run of this suite")
+    return config
+
+
+def _refuse_foreign_targets(node: Any) -> None:
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and target not in known_targets():
+            raise ValueError(f"it would build {target}, which no file of conf/ names; add it there if you trust it")
+    if isinstance(node, str) and re.search(r"\$\{\s*[\w.]+\s*:", node):
+        raise ValueError(f"{node} would be computed, expected plain values")
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _refuse_foreign_targets(child)
+
+
+@functools.cache
+def known_targets() -> frozenset[str]:
+    """Return everything that conf/ lets Hydra build, except what Hydra's own parts are."""
+    files = [path for path in CONF_DIR.rglob("*.yaml") if CONF_DIR / "hydra" not in path.parents]
+    return frozenset(name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text()))

@@ -1,0 +1,130 @@
+"""A results folder can be handed on: its numbers are recomputed, and what was changed is found."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import provenance
+from experiments.data_checksums import of_stack
+from experiments.runs import Run
+from experiments.verify import FAILS, HOLDS, UNKNOWN, main, verify
+from lightning_modules.errors import InputError
+from tests.particle_sets import images, stack
+from tests.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny(tmp_path_factory.mktemp("verify"))
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> Path:
+    """A run's folder, handed on to somebody else."""
+    folder = tmp_path / "runs" / "simulated" / "baseline" / finished.folder.name
+    shutil.copytree(finished.folder, folder)
+    return folder
+
+
+def test_an_untouched_run_holds_wherever_it_lies(copied: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    assert main([str(copied)]) == 0
+    out = capsys.readouterr().out
+    assert FAILS not in out and UNKNOWN not in out and out.endswith("everything that can be told holds\n")
+    metrics = json.loads((copied / "metrics.json").read_text())
+    for checked in ("latents: ", "data: particles: ", "data: poses: ", "reconstruction in one pass: ", *metrics):
+        assert checked in out or checked.startswith(("time/", "images_per_s")), checked
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before, "a run is only read"
+
+
+def test_numbers_latents_and_data_that_were_changed_are_found(copied: Path, finished: Run, tmp_path: Path) -> None:
+    metrics = json.loads((copied / "metrics.json").read_text())
+    changed = {"loss/total": metrics["loss/total"] * 1.001, "volumes/diversity": 0.999, "made/up": 1.0}
+    (copied / "metrics.json").write_text(json.dumps(metrics | changed))
+    with np.load(copied / "latents.npz") as stored:
+        arrays = dict(stored)
+    arrays["mu"][-1] += 0.1 * arrays["mu"].std()
+    np.savez(copied / "latents.npz", **arrays)
+    cache = tmp_path / "cache"
+    shutil.copytree(finished.config.data.cache_dir, cache)
+    labels = next(cache.rglob("labels.npz"))
+    with np.load(labels) as stored:
+        np.savez(labels, state=stored["state"], hinge_rad=np.roll(stored["hinge_rad"], 1))
+    found = {finding.what: finding.verdict for finding in verify(copied, cache)}
+    failed = {what for what, verdict in found.items() if verdict == FAILS}
+    assert failed >= {
+        "loss/total as in log.csv",
+        "volumes/diversity",
+        "latents",
+        "data: labels",
+        "latents/knn_hinge_r2",
+    }
+    assert found["made/up"] == UNKNOWN and found["data: particles"] == HOLDS and found["loss/kl as in log.csv"] == HOLDS
+
+
+def test_a_run_that_is_none_or_unfinished_is_said_to_be(copied: Path, capsys: pytest.CaptureFixture) -> None:
+    (copied / "metrics.json").unlink()
+    assert main([str(copied), str(copied.parent)]) == 1
+    out = capsys.readouterr().out
+    assert "not finished" in out and "not the folder of a run" in out and out.endswith("2 do not hold\n")
+
+
+def test_a_run_records_where_its_numbers_come_from(finished: Run) -> None:
+    record = provenance.read(finished.folder)
+    (attempt,) = record["attempts"]
+    assert attempt["seed"] == 0 and attempt["command"] and attempt["duration_s"] > 0
+    assert attempt["started"] <= attempt["ended"]
+    assert attempt["versions"].keys() >= {"python", "torch", "cryodrgn", "pytorch-lightning", "amortize-or-memorize"}
+    assert (
+        attempt["hardware"]["processor"] and attempt["hardware"]["cores"] and attempt["threads"] and "gpus" in attempt
+    )
+    assert len(attempt["git"]["commit"]) == 40 and attempt["git"]["dirty"] in (True, False)
+    assert record["data"].keys() == {"particles", "poses", "ctf", "labels"}
+    assert all(len(checksum["sha256"]) == 64 and checksum["of"] == "all of it" for checksum in record["data"].values())
+
+
+def test_outside_of_a_repository_there_is_no_git_state(tmp_path: Path) -> None:
+    assert provenance.git_state(tmp_path) is None
+    assert provenance.git_state(provenance.REPOSITORY / "tests") is None, "somebody else's repository says nothing"
+
+
+def test_every_attempt_is_recorded_even_if_clocks_go_backwards(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(finished.config, tmp_path)
+    with pytest.raises(ZeroDivisionError), provenance.recorded(run):
+        raise ZeroDivisionError
+    times = iter(["2026-01-01T10:00:00+00:00", "2026-01-01T09:00:00+00:00"])
+    monkeypatch.setattr(provenance, "_now", lambda: next(times))
+    with provenance.recorded(run):
+        pass
+    first, second = provenance.read(tmp_path)["attempts"]
+    assert first["ended"] is None and second["ended"] < second["started"] and second["duration_s"] >= 0
+
+
+def test_a_damaged_record_is_told_but_stops_no_run(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / provenance.PROVENANCE).write_text("{")
+    with pytest.raises(InputError, match=r"provenance\.json: expected the attempts"):
+        provenance.read(tmp_path)
+    with provenance.recorded(Run(finished.config, tmp_path)):
+        pass
+    assert len(provenance.read(tmp_path)["attempts"]) == 1
+
+
+def test_of_a_large_stack_a_sample_is_taken_and_said_to_be_one(tmp_path: Path) -> None:
+    path = Path(stack(tmp_path / "x.mrcs", images(40)))
+    first = of_stack(path, n_sampled=4, whole_up_to=1000)
+    assert first["of"] == "size, header and 4 of 40 images" and first == of_stack(path, 4, 1000)
+    content = bytearray(path.read_bytes())
+    seen = []
+    for row in range(40):
+        changed = content.copy()
+        changed[1024 + row * 1024] ^= 1
+        path.write_bytes(changed)
+        seen.append(of_stack(path, 4, 1000)["sha256"] != first["sha256"])
+    assert sum(seen) == 4
+    path.write_bytes(content + b"0")
+    assert of_stack(path, 4, 1000)["sha256"] != first["sha256"]
