@@ -3,6 +3,7 @@
 PYTHON ?= python3
 EXP ?= evil_twin_noise
 ARGS ?=
+RUNS ?= runs
 UPGRADE ?=
 
 VENV := .venv
@@ -16,11 +17,11 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --maxprocesses=8 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run grid benchmark test test-fast lint format types constraints clean
+.PHONY: help install run grid paper sync dashboard claims report tables benchmark test test-fast lint format types constraints clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: EXP=vlt_zero (run), ARGS="seed=1" (run, grid, benchmark), PYTHON=python3.12 (what .venv is made with).'
+	@echo 'Variables: EXP=vlt_zero (run), ARGS="seed=1" (run, grid, paper, benchmark), RUNS=runs (claims, report, tables), PYTHON=python3.12 (what .venv is made with).'
 
 install: $(INSTALLED)  ## Create .venv with everything, at the tested versions; instant when nothing changed
 
@@ -42,8 +43,26 @@ $(PY): ;
 run: install  ## Train one experiment on the embedded data: EXP, by default evil_twin_noise
 	@$(PY) run.py +exp=$(EXP) $(ARGS)
 
-grid: install  ## Run every cryo-EM experiment of the paper, one after another
-	@$(PY) run.py -m '+exp=glob(*,exclude=mnist_*)' $(ARGS)
+grid: install  ## Run every cryo-EM experiment, one after another
+	@$(PY) run.py -m '+exp=glob(*,exclude=[mnist_*,infer])' $(ARGS)
+
+sync: install  ## Upload what runs in RUNS have logged to W&B offline; needs a key
+	@find $(RUNS) -type d -path '*/wandb/offline-run-*' -prune -exec $(PY) -m wandb sync {} +
+
+dashboard: install  ## Save the project's dashboard in W&B; needs a key
+	@$(PY) -m experiments.dashboard $(ARGS)
+
+paper: install  ## Make every run that the paper's claims need, then the report; goes on where it stopped
+	@$(PY) -m experiments.paper $(ARGS)
+
+claims: install  ## Judge the paper's claims by the runs in RUNS
+	@$(PY) -m experiments.claims $(RUNS)
+
+report: install  ## Show the runs in RUNS on one page, RUNS/report.html
+	@$(PY) -m experiments.report $(RUNS)
+
+tables: install  ## Write the numbers of the runs in RUNS into README.md and experiments/README.md
+	@$(PY) -m experiments.tables $(RUNS)
 
 benchmark: install  ## Measure images/s beside cryoDRGN's own training, on the same files
 	@$(PY) -m experiments.benchmark $(ARGS)

@@ -10,29 +10,28 @@ from omegaconf import DictConfig
 
 from experiments import schema
 from experiments.hardware import wait_briefly
+from experiments.interruption import EXIT_CODE, Interrupted
 from experiments.messages import one_line
 from experiments.runs import execute
 from experiments.summary import summary
+from experiments.sweeps import SweepError
 
-failures: list[str] = []
 
-
-def carry_out(config: DictConfig) -> None:
+def carry_out(config: DictConfig, in_sweep: bool) -> None:
     """Run one configuration; say what was found and, last, where it is."""
-    print(summary(execute(config)), flush=True)
+    print(summary(execute(config, in_sweep)), flush=True)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(config: DictConfig) -> None:
-    """Run one configuration; in a sweep, a failure is reported and the others go on."""
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return carry_out(config)
+    """Run one configuration; in a sweep, say at once which one failed, and the others go on."""
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        carry_out(config)
+        carry_out(config, in_sweep)
     except Exception as error:
-        failures.append(f"{config.name} (seed {config.seed}): {one_line(error)}")
-        print(f"failed: {failures[-1]}", file=sys.stderr, flush=True)
-    return None
+        if in_sweep:
+            print(f"failed: {config.name} (seed {config.seed}): {one_line(error)}", file=sys.stderr, flush=True)
+        raise
 
 
 def main() -> int:
@@ -46,14 +45,18 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return EXIT_CODE
+    except SweepError as error:
+        print(error, file=sys.stderr)
+        return 1
     except Exception as error:
         if wants_traceback:
             raise
         print(one_line(error), file=sys.stderr)
         return 1
-    if failures:
-        print(f"{len(failures)} failed: " + "; ".join(failures), file=sys.stderr)
-    return int(bool(failures))
+    return 0
 
 
 if __name__ == "__main__":
