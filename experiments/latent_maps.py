@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from experiments.hardware import threads_kept
 from experiments.runs import write_atomically
 
 Floats = NDArray[np.float64]
@@ -137,14 +138,14 @@ class LatentMap:
             return stored["xy_altered"]
         if self._umap is None:  # the points were found, and no model with them
             self._fit_umap(layout=self.xy)
-        with _umap_noise_silenced():
+        with _umap_alone():
             xy: Floats = self._umap.transform(moved.astype(np.float32)).astype(np.float64)
         self._keep(key=_key(self._mu, self._seed), xy=self.xy, key_altered=key, xy_altered=xy)
         return xy
 
     def _fit_umap(self, layout: Floats | None = None) -> Floats:
         """Fit UMAP; where the layout is known from an earlier time, all but the layout."""
-        with _umap_noise_silenced():
+        with _umap_alone():
             import umap
 
             n_neighbors = min(_N_NEIGHBORS, len(self._mu) - 1)
@@ -205,9 +206,13 @@ def _read_cache(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _umap_noise_silenced() -> Iterator[None]:
-    """Leave out what umap-learn says of its own choices, and nothing that it says of the data."""
-    with warnings.catch_warnings():
+def _umap_alone() -> Iterator[None]:
+    """Leave out what umap-learn says of its own choices, and nothing that it says of the data.
+
+    It also sets the number of threads of the whole process. A run that follows in a sweep would then not have the
+    numbers that it has alone: sums depend on how they are split.
+    """
+    with threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_jobs value .* overridden", UserWarning)
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         warnings.filterwarnings("ignore", r"k >= N for N \* N square matrix", RuntimeWarning)  # solved densely

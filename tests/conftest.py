@@ -1,5 +1,7 @@
 """Fixtures that every test file may use."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +15,13 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real inputs are not here: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def threads_are_kept() -> Iterator[None]:
+    """Nothing may change how many threads torch has: what runs later in the process would have other numbers."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if torch:
+        assert torch.get_num_threads() == before
