@@ -90,10 +90,11 @@ def render(
     shown = displayed(volume, threshold)
     if shown is not None:
         scene = Scene.of(shown, threshold)
-        rows, columns, points = scene.hits(side, frame)
-        if len(rows):
-            picture[rows, columns, :3] = scene.shade(points) * np.asarray(colour, np.float32)
-            picture[rows, columns, 3] = 1
+        hits = scene.hits(side, frame)
+        if len(hits.rows):
+            lit = scene.shade(hits.points, hits.normals) * np.asarray(colour, np.float32)
+            picture[hits.rows, hits.columns, :3] = lit
+            picture[hits.rows, hits.columns, 3] = 1
     return _downsampled(picture, size_px)
 
 
