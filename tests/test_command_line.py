@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import SETTINGS
+from tests.tiny import ON_A_PLANE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,7 @@ def suite(*arguments, cwd=ROOT, **environment):
 
 @pytest.mark.slow
 def test_a_run_ends_with_its_folder_as_the_last_line(tmp_path):
-    done = suite(*SETTINGS, f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache")
+    done = suite(*ON_A_PLANE, f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
     assert folder.parent.parent == tmp_path / "runs" / "simulated" and (folder / "metrics.json").is_file()
@@ -40,7 +40,7 @@ def test_a_run_ends_with_its_folder_as_the_last_line(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_goes_on_past_a_failure_and_ends_with_exit_code_1(tmp_path):
     where = f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache"
-    done = suite("-m", "+exp=evil_twin_permuted,baseline", "data.n_particles=1", *SETTINGS[1:], *where)
+    done = suite("-m", "+exp=evil_twin_permuted,baseline", "data.n_particles=1", *ON_A_PLANE[1:], *where)
     assert done.returncode == 1
     assert "evil_twin_permuted" in done.stderr.splitlines()[-1] and "its own twin" in done.stderr.splitlines()[-1]
     assert len(list((tmp_path / "runs").rglob("metrics.json"))) == 1

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from experiments.status import run_folders, status_of
 from lightning_modules.errors import InputError
-from tests.tiny import SETTINGS
+from tests.tiny import ON_A_PLANE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
@@ -46,7 +46,7 @@ def sweep(folder, *overrides, n_at_once):
     (folder / "program.py").write_text(PROGRAM.format(conf=ROOT / "conf", n_at_once=n_at_once))
     gpus = "hydra/launcher=local_gpus", "hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.init.num_cpus=8"
     done = subprocess.run(
-        [sys.executable, folder / "program.py", "-m", *SETTINGS, f"paths.runs={folder}/runs", *gpus, *overrides],
+        [sys.executable, folder / "program.py", "-m", *ON_A_PLANE, f"paths.runs={folder}/runs", *gpus, *overrides],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

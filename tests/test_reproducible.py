@@ -13,7 +13,7 @@ import torch
 
 from experiments.configs import CONF_DIR
 from experiments.runs import Run
-from tests.tiny import SETTINGS, tiny
+from tests.tiny import ON_A_PLANE, tiny
 
 EXPERIMENT = ("+exp=vlt_random", "seed=3")
 
@@ -21,7 +21,7 @@ EXPERIMENT = ("+exp=vlt_random", "seed=3")
 def start(folder: Path) -> subprocess.Popen:
     """Start run.py in a process of its own."""
     where = (f"paths.runs={folder}/runs", f"paths.cache={folder}/cache", f"hydra.run.dir={folder}")
-    command = [sys.executable, str(CONF_DIR.parent / "run.py"), *EXPERIMENT, *SETTINGS, *where]
+    command = [sys.executable, str(CONF_DIR.parent / "run.py"), *EXPERIMENT, *ON_A_PLANE, *where]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on how they are split
     return subprocess.Popen(
         command, env=os.environ | threads, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -31,7 +31,7 @@ def start(folder: Path) -> subprocess.Popen:
 @pytest.mark.slow
 def test_processes_come_to_the_same_numbers_and_share_a_folder(tmp_path: Path) -> None:
     jobs = [start(tmp_path / "theirs") for _ in range(2)]
-    ours = tiny(tmp_path / "ours", *EXPERIMENT)
+    ours = tiny(tmp_path / "ours", "zdim=2", *EXPERIMENT)
     for job in jobs:
         _, errors = job.communicate(timeout=600)
         assert job.returncode == 0, errors

@@ -16,7 +16,7 @@ import pytest
 
 from experiments import run_state, slurm
 from experiments.status import run_folders, status_of
-from tests.tiny import SETTINGS, tiny
+from tests.tiny import ON_A_PLANE, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent / "slurm"
@@ -60,7 +60,7 @@ class Sweep:
         self.runs, self.output = folder / "runs", folder / "output.txt"
         site = "mem_gb=1.5", "cpus_per_task=1", "signal_delay_s=60"
         self.command = [
-            sys.executable, ROOT / "run.py", "-m", *SETTINGS, f"trainer.max_epochs={epochs}",
+            sys.executable, ROOT / "run.py", "-m", *ON_A_PLANE, f"trainer.max_epochs={epochs}",
             f"paths.runs={self.runs}", f"paths.cache={folder}/cache",
             "hydra/launcher=slurm", *(f"hydra.launcher.{key}" for key in site), *overrides,
         ]  # fmt: skip
@@ -221,7 +221,7 @@ def test_a_preempted_run_is_queued_again_and_comes_to_the_same_numbers_bit_for_b
         assert code == 0, said
         assert restarts(run_state.read_job(folder).slurm) == 1
         assert "continuing from" in (folder / "run.log").read_text()
-    whole = tiny(tmp_path / "whole", "+exp=vlt_random", "trainer.max_epochs=200")
+    whole = tiny(tmp_path / "whole", "zdim=2", "+exp=vlt_random", "trainer.max_epochs=200")
     assert whole.folder.name == folder.name
     with np.load(folder / "latents.npz") as ours, np.load(whole.folder / "latents.npz") as theirs:
         assert np.array_equal(ours["mu"], theirs["mu"]) and np.array_equal(ours["logvar"], theirs["logvar"])
