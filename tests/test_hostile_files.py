@@ -9,6 +9,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,8 @@ def test_a_sound_file_of_each_kind_is_read(tmp_path: Path, kind: str) -> None:
         assert KINDS[kind].read(tmp_path / kind) is not None
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "fault"), [pair for pair in product(KINDS, FAULTS) if pair not in NO_ERROR])
 def test_what_is_no_such_file_is_refused_in_one_line(tmp_path: Path, kind: str, fault: str) -> None:
-    if (kind, fault) in NO_ERROR:
-        pytest.skip("not an error")
     path = tmp_path / kind
     KINDS[kind].make(path)
     sound = path.read_bytes()
