@@ -104,6 +104,7 @@ def save(fig: "Figure", path: Path) -> Path:
         ``path``.
     """
     write_atomically(path, lambda unfinished: fig.savefig(unfinished, format="png", dpi=DPI))
+    fig.set_layout_engine("none")  # its parts are where they belong; the PDF is not to arrange them once more
     dateless = {"CreationDate": None}  # the same figure is the same file
     with _quiet_fonts():
         write_atomically(
