@@ -384,8 +384,15 @@ SCHEMAS: dict[str, type] = {
 }
 
 
+def _itself(store: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
+    return store
+
+
 def register() -> None:
     """Make the schemas known to Hydra, as the group ``schema``."""
+    # Hydra copies its store with every node for each group that `--help` lists, a second in all, and for each
+    # composition. What is handed out of the store is a copy anyway.
+    ConfigStore.__deepcopy__ = _itself
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node)

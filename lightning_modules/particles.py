@@ -167,6 +167,7 @@ def load_particles(
         labels=labels,
         files=files,
         index=selection.positions,
+        on_disk=residency == "disk",
         _reader=reader,
     )
 

@@ -18,7 +18,7 @@ from lightning_modules.encoder_inputs import (
 )
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particles import Particles
+from lightning_modules.particles import Particles, load_particles
 from tests.small_models import SpyLatents, cryo_vae, particles_in, train
 
 N, D = 40, 32
@@ -214,3 +214,14 @@ def test_images_are_the_same_bits_whether_kept_or_made_again(particles: Particle
         assert kept.images is not None and again.images is None
         like = particles.images[INDEX]
         assert torch.equal(kept.fixed(INDEX, like), again.fixed(INDEX, like))
+
+
+def test_a_data_set_on_disk_has_no_second_copy_in_memory(tmp_path: Path) -> None:
+    files = particles_in(tmp_path).files
+    twins = []
+    for residency in ("disk", "memory"):
+        twin = NoiseTwin()
+        twin.prepare(load_particles(files, residency, tmp_path / "cache"), ImageFormation(16), seed=0)
+        twins.append(twin)
+    assert twins[0].images is None and twins[1].images is not None
+    assert torch.equal(*(twin.fixed(torch.tensor([2, 7]), torch.zeros(1)) for twin in twins))
