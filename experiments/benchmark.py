@@ -8,20 +8,18 @@ import argparse
 import json
 import logging
 import os
-import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from experiments.benchmark_machine import load_average, machine, matmul_peak_gflops, on_gpu, watch
+from experiments.benchmark_stages import measure_stages, stages_table, started
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly
 from experiments.messages import one_line
@@ -45,15 +43,22 @@ class Side:
     Attributes:
         losses: total loss of each epoch, of the first round.
         seconds: of each epoch but the first, of all rounds.
+        peak_mb: the most memory that a process of it took; None: not known.
+        peak_gpu_mb: the same of the GPU, of the suite's alone.
+        first_step_s: from the start of the suite's process until its first step.
     """
 
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    peak_mb: float | None = None
+    peak_gpu_mb: float | None = None
+    first_step_s: float | None = None
 
-    def add(self, losses: list[float], seconds: list[float]) -> None:
+    def add(self, losses: list[float], seconds: list[float], peak_bytes: int | None = None) -> None:
         """Add a round."""
         self.losses = self.losses or losses
         self.seconds += seconds[1:]
+        self.peak_mb = self.peak_mb if peak_bytes is None else peak_bytes / 1e6
 
 
 @dataclass
@@ -85,7 +90,7 @@ class Comparison:
         return self.sides[side].losses[-1] / self.sides[REFERENCE].losses[-1] - 1
 
 
-def train_cryodrgn(config: DictConfig, epochs: int, folder: Path) -> tuple[list[float], list[float]]:
+def train_cryodrgn(config: DictConfig, epochs: int, folder: Path) -> tuple[list[float], list[float], int | None]:
     """Train by cryoDRGN's command with a configuration's settings.
 
     Args:
@@ -94,7 +99,7 @@ def train_cryodrgn(config: DictConfig, epochs: int, folder: Path) -> tuple[list[
         folder: for what it writes.
 
     Returns:
-        Loss and seconds of each epoch, from its log.
+        Loss and seconds of each epoch, from its log; the most memory that it took, in bytes.
 
     Raises:
         InputError: it failed, or its log is not as expected.
@@ -109,12 +114,12 @@ def train_cryodrgn(config: DictConfig, epochs: int, folder: Path) -> tuple[list[
     command += ["--enc-layers", config.encoder.layers, "--enc-dim", config.encoder.width]
     command += ["--dec-layers", config.decoder.layers, "--dec-dim", config.decoder.width]
     command += ["--pe-type", config.decoder.pe_type, "--seed", config.seed, "--no-analysis"]
-    command += [] if _on_gpu(config) else ["--no-amp"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    rows = read_cryodrgn_log(done.stdout + done.stderr)
-    if done.returncode or len(rows) != epochs:
-        raise InputError(f"`cryodrgn train_vae` failed; its log ends: {' '.join(done.stderr.split())[-500:]}")
-    return [row[0] for row in rows], [row[1] for row in rows]
+    command += [] if on_gpu(config) else ["--no-amp"]
+    done = watch(command)
+    rows = read_cryodrgn_log(done.text)
+    if done.code or len(rows) != epochs:
+        raise InputError(f"`cryodrgn train_vae` failed; its log ends: {' '.join(done.text.split())[-500:]}")
+    return [row[0] for row in rows], [row[1] for row in rows], done.peak_bytes
 
 
 def read_cryodrgn_log(text: str) -> list[tuple[float, float]]:
@@ -137,12 +142,6 @@ def train_suite(config: DictConfig, folder: Path) -> tuple[list[float], list[flo
     return [row["loss/total"] for row in epochs.rows], [row["time/epoch_s"] for row in epochs.rows]
 
 
-def _on_gpu(config: DictConfig) -> bool:
-    import torch
-
-    return bool(config.trainer.accelerator != "cpu" and torch.cuda.is_available())
-
-
 def gflop_per_image(config: DictConfig) -> float:
     """Count the multiplications and additions of a step's matrix products per image, in 10^9.
 
@@ -158,20 +157,10 @@ def gflop_per_image(config: DictConfig) -> float:
     return float(decoded * n_pixels / 2 + encoded) / 1e9
 
 
-def matmul_peak_gflops(precision: str, device: str, seconds: float = 1.0) -> float:
-    """Measure the fastest product of a decoder's shape, (rows, 256) (256, 256), in 10^9 operations per second."""
-    import torch
-
-    rows = 4096 if device == "cpu" else 65536
-    a, b = (torch.randn(n, 256).to(device, getattr(torch, precision)) for n in (rows, 256))
-    best, repeats, stop = float("inf"), 20, time.perf_counter() + seconds
-    while time.perf_counter() < stop:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            product = a @ b.t()
-        float(product[0, 0])  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return repeats * 2 * rows * 256**2 / best / 1e9
+def settings_of(box_px: int, n_particles: int, settings: list[str]) -> list[str]:
+    """Return what all trainings on one particle set have in common."""
+    size = [f"data.box_px={box_px}", f"data.n_particles={n_particles}"]
+    return [*size, "trainer.enable_progress_bar=false", "lr=1e-4", *settings]  # the paper's learning rate
 
 
 def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: list[str]) -> Comparison:
@@ -189,9 +178,8 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
     """
     from experiments.building import particles_of
 
-    size = [f"data.box_px={box_px}", f"data.n_particles={n_particles}", f"trainer.max_epochs={epochs}"]
-    fixed = ["trainer.enable_progress_bar=false", "lr=1e-4"]  # the paper's learning rate
-    configs = {p: check(compose(*size, *fixed, *settings, f"precision={p}")) for p in PRECISIONS}
+    fixed = settings_of(box_px, n_particles, settings)
+    configs = {p: check(compose(*fixed, f"trainer.max_epochs={epochs}", f"precision={p}")) for p in PRECISIONS}
     reference = configs["float32"]
     particles_of(reference)  # made before the clocks run
     sides = {name: Side() for name in (REFERENCE, *PRECISIONS)}
@@ -203,14 +191,18 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
                 side.add(*(train_suite(configs[name], folder) if suite else train_cryodrgn(reference, epochs, folder)))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+    for precision in PRECISIONS:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+            alone = [*fixed, "trainer.max_epochs=1", f"precision={precision}", f"paths.runs={name}"]
+            sides[precision] = replace(sides[precision], **started(alone))
     return Comparison(box_px, n_particles, sides, gflop_per_image(reference))
 
 
 def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
     """Lay the comparisons out in Markdown: speeds, then losses epoch by epoch."""
     lines = [
-        "| D | trained by | images/s | ratio | share of matrix-product peak | final loss | difference |",
-        "|---|---|---|---|---|---|---|",
+        "| D | trained by | images/s | ratio | share of peak product | peak memory, MB | final loss | difference |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     curves = ["| D | trained by | total loss, epoch by epoch |", "|---|---|---|"]
     for found in comparisons:
@@ -220,29 +212,13 @@ def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
             share = f"{speed * found.gflop_per_image / peaks[name]:.0%}" if ours else ""
             difference = f"{found.loss_difference(name):+.2%}" if ours else ""
             label = f"suite, {name}" if ours else "cryodrgn train_vae"
+            peak = "" if side.peak_mb is None else f"{side.peak_mb:.0f}"
             lines.append(
                 f"| {found.box_px} | {label} | {speed:.1f} | {found.ratio(name):.2f} | {share} "
-                f"| {side.losses[-1]:.4f} | {difference} |"
+                f"| {peak} | {side.losses[-1]:.4f} | {difference} |"
             )
             curves.append(f"| {found.box_px} | {label} | {', '.join(f'{loss:.4f}' for loss in side.losses)} |")
     return "\n".join([*lines, "", *curves]) + "\n"
-
-
-def machine() -> dict[str, Any]:
-    """Describe the hardware and the versions."""
-    import cryodrgn
-    import torch
-
-    cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": named[1] if named else platform.processor(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "cryodrgn": cryodrgn.__version__,
-    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -253,6 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--n-particles", type=int, help="N, instead of the above")
     parser.add_argument("--epochs", type=int, help="at least 2: the first is not timed")
     parser.add_argument("--rounds", type=int, default=2, help="trainings of each side (default 2)")
+    parser.add_argument(
+        "--no-stages", action="store_true", help="time the epochs alone, not what a run does around them"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder for benchmark.json and .md")
     parser.add_argument("settings", nargs="*", help="further settings, as for run.py: batch_size=8 decoder.width=256")
     options = parser.parse_intermixed_args(arguments)
@@ -276,27 +255,34 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> str:
     """Compare at every size, write benchmark.json and benchmark.md, and return the latter's text."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    device = "cuda" if _on_gpu(check(compose(*options.settings))) else "cpu"
+    load = load_average()
+    device = "cuda" if on_gpu(check(compose(*options.settings))) else "cpu"
     peaks = {precision: matmul_peak_gflops(precision, device) for precision in PRECISIONS}
-    comparisons = []
+    comparisons, stages = [], []
     for box_px in options.box_px:
         n_particles, epochs = SIZES.get(box_px, SIZES[128])
-        size = (box_px, options.n_particles or n_particles, options.epochs or epochs)
-        comparisons.append(compare(*size, options.rounds, options.settings))
-    about = machine() | {"load_before": round(load, 1)}
-    found = {**about, "matmul_peak_gflops": peaks, "comparisons": [asdict(part) for part in comparisons]}
+        n_particles = options.n_particles or n_particles
+        comparisons.append(
+            compare(box_px, n_particles, options.epochs or epochs, options.rounds, list(options.settings))
+        )
+        if not options.no_stages:
+            common = settings_of(box_px, n_particles, list(options.settings))
+            stages.append(measure_stages(box_px, n_particles, common))
+            stages[-1].measured["first_step_s"] = comparisons[-1].sides["float32"].first_step_s
+    about = machine() | {"load_before": load}
+    found = {**about, "matmul_peak_gflops": peaks}
+    found |= {"comparisons": [asdict(part) for part in comparisons], "stages": [asdict(part) for part in stages]}
     text = "\n".join(
         [
             ", ".join(f"{key} {value}" for key, value in about.items() if value is not None),
             "matrix-product peak: " + ", ".join(f"{p} {gflops:.0f} GFLOP/s" for p, gflops in peaks.items()),
             "Other processes were running: the speeds are not to be trusted.\n" if load > 0.5 else "",
             table(comparisons, peaks),
+            stages_table(stages) if stages else "",
         ]
     )
-    write_atomically(
-        options.output / "benchmark.json", lambda path: path.write_text(json.dumps(found, indent=2) + "\n")
-    )
+    content = json.dumps(found, indent=2) + "\n"
+    write_atomically(options.output / "benchmark.json", lambda path: path.write_text(content))
     write_atomically(options.output / "benchmark.md", lambda path: path.write_text(text))
     return text
 

@@ -7,7 +7,6 @@ plain loop is what one writes by hand: no Lightning, no configuration, no log.
 import argparse
 import json
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from time import perf_counter
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark import Side, machine, train_suite
+from experiments.benchmark import Side, train_suite
+from experiments.benchmark_machine import load_average, machine
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly
 from experiments.messages import one_line
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.epochs < 2:
         parser.error("--epochs: at least 2, the first is not timed")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    load = load_average()
     wait_briefly()
     for talkative in ("cryodrgn", "pytorch_lightning"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         print(one_line(error), file=sys.stderr)
         return 1
-    about = machine() | {"load_before": round(load, 1)}
+    about = machine() | {"load_before": load}
     notes = [", ".join(f"{key} {value}" for key, value in about.items() if value is not None), ""]
     notes += ["Other processes were running: the speeds are not to be trusted.", ""] if load > 0.5 else []
     text = "\n".join(notes) + "\n" + table(found)

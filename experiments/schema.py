@@ -38,6 +38,7 @@ class SimulatedData:
     _target_: str = MISSING
     name: str = key("part of the run's folder")
     residency: str = key("memory, or disk for what does not fit", one_of=RESIDENCIES)
+    cache_images: bool = key("keep preprocessed images in paths.cache, and find them there the next time")
     n_particles: int = key("number of particles", at_least=1)
     box_px: int = key("side of the images in px, even", at_least=2)
     snr: float = key("variance of the signal over that of the noise", above=0)
@@ -61,6 +62,7 @@ class CryodrgnData:
     _target_: str = MISSING
     name: str = key("part of the run's folder")
     residency: str = key("memory, or disk for what does not fit", one_of=RESIDENCIES)
+    cache_images: bool = key("keep preprocessed images in paths.cache, and find them there the next time")
     particles: str = key(".mrcs, .mrc, .star, .cs or .txt")
     poses: str | None = key(".pkl, .npz, .star or .cs")
     ctf: str | None = key(".pkl, .npz, .star or .cs; null: no CTF")
@@ -392,7 +394,7 @@ def register() -> None:
     """Make the schemas known to Hydra, as the group ``schema``."""
     # Hydra copies its store with every node for each group that `--help` lists, a second in all, and for each
     # composition. What is handed out of the store is a copy anyway.
-    ConfigStore.__deepcopy__ = _itself
+    ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node)

@@ -1,15 +1,19 @@
 """The benchmark reads cryoDRGN's log, counts operations as a profiler does, and compares like with like."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import benchmark
+from experiments import benchmark, benchmark_stages
+from experiments.benchmark_machine import Watched, peak_bytes, watch
+from experiments.benchmark_stages import NAMES, Stages, stages_table
 from experiments.building import model_of, particles_of
 from experiments.configs import check, compose
+from lightning_modules.errors import InputError
 
 LOG = """(INFO) # [Train Epoch: 1/2] [0/24 particles] gen loss=1.0, kld=2.0, beta=0.1, loss=1.1
 (INFO) # =====> Epoch: 1 Average gen loss = 0.9, KLD = 2.500000, total loss = 0.950000; Finished in 0:01:02.500000
@@ -32,7 +36,7 @@ def test_the_first_epoch_is_not_timed_and_the_fastest_counts() -> None:
     assert found.images_per_s("float32") == 12
     assert found.ratio("float32") == 3
     assert found.loss_difference("float32") == pytest.approx(0.25)
-    assert "| 16 | suite, float32 | 12.0 | 3.00 | 50% | 0.5000 | +25.00% |" in benchmark.table(
+    assert "| 16 | suite, float32 | 12.0 | 3.00 | 50% |  | 0.5000 | +25.00% |" in benchmark.table(
         [found], {"float32": 24.0}
     )
 
@@ -49,17 +53,49 @@ def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_both_sides_train_on_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_sides_train_on_the_same_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_stages, "whole", lambda *_: {"run_s": 1e3, "report_s": 1.0})  # tested below
     sizes = ["--box-px", "16", "--n-particles", "24", "--epochs", "2", "--rounds", "1"]
-    settings = [*TINY[2:], f"paths.cache={tmp_path}/cache"]
+    settings = [*TINY[2:], "zdim=2", f"paths.cache={tmp_path}/cache"]  # a plane needs no UMAP
     assert benchmark.main([*sizes, "--output", str(tmp_path), *settings]) == 0
-    found = json.loads((tmp_path / "benchmark.json").read_text())["comparisons"][0]["sides"]
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    found, (stages,) = content["comparisons"][0]["sides"], content["stages"]
+    assert {"date", "processor", "torch", "cryodrgn", "matmul_peak_gflops"} <= content.keys()
+    assert stages["measured"].keys() == NAMES.keys() and min(stages["measured"].values()) > 0
+    assert stages["measured"]["first_step_s"] < stages["measured"]["run_s"]
     assert set(found) == {"cryodrgn", "bfloat16", "float32"}
     for side in found.values():
-        assert len(side["losses"]) == 2 and len(side["seconds"]) == 1
+        assert len(side["losses"]) == 2 and len(side["seconds"]) == 1 and 100 < side["peak_mb"] < 10_000
         assert side["losses"][0] == pytest.approx(found["cryodrgn"]["losses"][0], rel=0.1)
     printed = capsys.readouterr().out
     assert (tmp_path / "benchmark.md").read_text() in printed and printed.endswith(f"{tmp_path}\n")
+
+
+def test_a_command_is_watched_to_its_end() -> None:
+    script = "import sys, time; block = bytearray(1 << 27); time.sleep(0.3); print('said'); sys.exit(3)"
+    done = watch([sys.executable, "-c", script])
+    assert done.code == 3 and done.text == "said\n" and done.seconds > 0.3
+    if done.peak_bytes is not None:  # Linux
+        assert 1 << 27 < done.peak_bytes < 1 << 28 < (peak_bytes() or 0), "not what this process holds"
+
+
+def test_a_whole_run_and_its_report_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called = []
+    done = iter([Watched(0, "", 30.0, None), Watched(0, "", 4.0, None), Watched(1, "lines\nof a log", 1.0, None)])
+    monkeypatch.setattr(benchmark_stages, "watch", lambda command: (called.append(command), next(done))[1])
+    assert benchmark_stages.whole(["seed=3"], tmp_path) == {"run_s": 30.0, "report_s": 4.0}
+    assert [Path(called[0][1]).name, called[1][2]] == ["run.py", "experiments.report"] and "seed=3" in called[0]
+    with pytest.raises(InputError, match="failed; it ended: lines of a log"):
+        benchmark_stages.whole([], tmp_path)
+
+
+def test_stages_are_a_column_for_each_particle_set() -> None:
+    found = [Stages(32, 2000, {"umap_s": 1.234, "run_s": 812.3}), Stages(64, 400, {"umap_s": None, "run_s": 900.0})]
+    shown = stages_table(found).splitlines()
+    assert shown[0] == "| suite | D = 32, N = 2,000 | D = 64, N = 400 |"
+    assert shown[2:] == ["| UMAP, s | 1.23 |  |", "| a whole run of one epoch, s | 812 | 900 |"]
 
 
 def test_a_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,102 @@
+"""What a benchmark says about the machine, and what it watches of a process: time and memory."""
+
+import os
+import platform
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+LOOK_EVERY_S = 0.05
+
+
+@dataclass
+class Watched:
+    """A command that has ended.
+
+    Attributes:
+        code: its exit code.
+        text: what it wrote, to both streams.
+        seconds: from start to end.
+        peak_bytes: of its memory; None where the system does not say.
+    """
+
+    code: int
+    text: str
+    seconds: float
+    peak_bytes: int | None
+
+
+def watch(command: Sequence[object]) -> Watched:
+    """Run a command, and look at its memory."""
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        start, peak = time.perf_counter(), None
+        with subprocess.Popen(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT) as process:
+            while process.poll() is None:
+                # Not the system's own account of a finished child, which begins with what its parent held.
+                peak = peak_bytes(process.pid) or peak
+                time.sleep(LOOK_EVERY_S)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        return Watched(process.returncode, output.read(), seconds, peak)
+
+
+def peak_bytes(pid: int | str = "self") -> int | None:
+    """Return the most memory that a running process has held so far; None where Linux's /proc does not tell."""
+    try:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def on_gpu(config: DictConfig) -> bool:
+    """Return whether a configuration trains on a GPU here."""
+    import torch
+
+    return bool(config.trainer.accelerator != "cpu" and torch.cuda.is_available())
+
+
+def matmul_peak_gflops(precision: str, device: str, seconds: float = 1.0) -> float:
+    """Measure the fastest product of a decoder's shape, (rows, 256) (256, 256), in 10^9 operations per second."""
+    import torch
+
+    rows = 4096 if device == "cpu" else 65536
+    a, b = (torch.randn(n, 256).to(device, getattr(torch, precision)) for n in (rows, 256))
+    best, repeats, stop = float("inf"), 20, time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            product = a @ b.t()
+        float(product[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return repeats * 2 * rows * 256**2 / best / 1e9
+
+
+def machine() -> dict[str, Any]:
+    """Describe the hardware and the versions."""
+    import cryodrgn
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": named[1] if named else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cryodrgn": cryodrgn.__version__,
+    }
+
+
+def load_average() -> float:
+    """Return how many processes wanted a processor in the last minute; 0 where the system does not tell."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
