@@ -62,7 +62,8 @@ def described_data(config: DictConfig) -> Any:
 
 
 def _load(config: DictConfig, split: Split | None, like: Any = None) -> Any:
-    return described_data(config).load(config.data.get("residency", "memory"), config.paths.cache, split, like)
+    kept = {key: config.data[key] for key in ("residency", "cache_images") if key in config.data}
+    return described_data(config).load(cache_dir=config.paths.cache, split=split, like=like, **kept)
 
 
 def model_of(config: DictConfig, particles: Any, source: Latents | None = None) -> Any:

@@ -92,7 +92,8 @@ def _baseline_of(run: RunFolder, baselines: Sequence[RunFolder]) -> RunFolder | 
 
 
 def _setting(run: RunFolder) -> Any:
-    data = {key: value for key, value in run.config["data"].items() if key not in ("cache_dir", "residency")}
+    elsewhere = ("cache_dir", "residency", "cache_images")
+    data = {key: value for key, value in run.config["data"].items() if key not in elsewhere}
     return data, run.config["trainer"]["max_epochs"], [run.config[key] for key in ALIKE]
 
 

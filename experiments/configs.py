@@ -32,9 +32,9 @@ SLOTS = ("encoder_input", "latents", "decoder", "model")
 TESTING = ("task", "seed", "encoder_input")
 DATA_PATHS = ("particles", "poses", "ctf", "labels", "ind", "datadir")
 # Of the data, what says where and how it is kept rather than what it is.
-NOT_DATA = ("cache_dir", "residency", "name", "root")
+NOT_DATA = ("cache_dir", "residency", "cache_images", "name", "root")
 # Of the data, what the loader is told rather than the particle files.
-NOT_FILES = ("residency", "name")
+NOT_FILES = ("residency", "cache_images", "name")
 
 
 def compose(*overrides: str) -> DictConfig:

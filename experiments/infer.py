@@ -110,7 +110,8 @@ def particles_for(config: DictConfig, decoder: VolumeDecoder, said_by: str) -> P
             f"{files.particles}: a box of {box_px} px was found, expected {decoder.box_px} px, that of "
             f"task.source={said_by}; crop or pad the images to its extent and downsample them to its box"
         )
-    particles = data.load(config.data.residency, config.paths.cache, like=decoder)
+    cached = bool(config.data.get("cache_images"))
+    particles = data.load(config.data.residency, config.paths.cache, like=decoder, cache_images=cached)
     expected = decoder.pixel_size_angstrom
     if abs(particles.pixel_size_angstrom / expected - 1) > PIXEL_SIZE_TOLERANCE:
         raise InputError(

@@ -13,7 +13,9 @@ from lightning_modules.errors import InputError
 
 # Where results go, what is shown, and what it runs on decide no number.
 NOT_DECISIVE = ("logger", "paths", "overwrite", "trainer.accelerator", "trainer.devices")
-NOT_SHOWN = (*NOT_DECISIVE, "trainer.enable_progress_bar", "trainer.checkpoint_every_s", "data.cache_dir")
+NOT_SHOWN = (
+    *NOT_DECISIVE, "trainer.enable_progress_bar", "trainer.checkpoint_every_s", "data.cache_dir", "data.cache_images",
+)  # fmt: skip
 # Parts of a configuration that are chosen as a whole, outermost first.
 SLOTS = ("task", "task.search", "encoder_input", "metadata", "latents", "latents.init", "decoder")
 PLAIN = re.compile(r"[\w./+:-]+")

@@ -45,19 +45,22 @@ class ParticleSource:
         cache_dir: str | Path = "cache",
         split: Split | None = None,
         like: Normalized | None = None,
+        cache_images: bool = False,
     ) -> "Particles":
         """Read the particles and preprocess their images; see ``particles.load_particles``.
 
         Args:
             residency: "memory" or "disk".
-            cache_dir: folder for residency "disk".
+            cache_dir: folder for residency "disk", and for ``cache_images``.
             split: take one side of it; None: all.
             like: what a model was trained on, whose norm is taken over; None: these have their own.
+            cache_images: keep preprocessed images in a file, and find them there.
         """
         from lightning_modules.particles import load_particles
 
         files = dataclasses.replace(self.particle_files(), split=split)
-        return load_particles(files, residency, cache_dir, norm=None if like is None else like.norm)
+        norm = None if like is None else like.norm
+        return load_particles(files, residency, cache_dir, norm=norm, cache_images=cache_images)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,24 @@
 """Particles ready for training: images preprocessed once, with poses, CTF and labels."""
 
 import dataclasses
-import hashlib
-import json
-import logging
 import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from lightning_modules import image_cache
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.image_stacks import Inventory, StackReader, inspect
-from lightning_modules.particle_files import ParticleFiles, Selection, read_labels, read_selection
+from lightning_modules.particle_files import ParticleFiles, read_labels, read_selection
 from lightning_modules.poses_and_ctf import read_ctf, read_poses
-
-logger = logging.getLogger(__name__)
+from lightning_modules.preprocessing import Preprocessing
 
 RESIDENCIES = ("memory", "disk")
-# Bounds the memory of one chunk: the Fourier transform of 2**24 pixels takes a few hundred MB.
-CHUNK_PIXELS = 1 << 24
 
 
 @dataclass(eq=False)
@@ -108,7 +98,7 @@ class Particles:
         if self._reader is None:
             images = inspect(Path(self.files.particles), self.files.datadir)
             selection = read_selection(self.files, images.n_images)
-            self._reader = _open_stack(self.files, selection, self.norm, self.norm_real)
+            self._reader = Preprocessing(self.files, images, selection, self.norm).open(self.norm, self.norm_real)
         return self._reader
 
 
@@ -118,6 +108,7 @@ def load_particles(
     cache_dir: str | Path = "cache",
     chunk: int = 1024,
     norm: tuple[float, float] | None = None,
+    cache_images: bool = False,
 ) -> Particles:
     """Read a particle set, and preprocess its images once.
 
@@ -127,10 +118,12 @@ def load_particles(
         files: the particle set.
         residency: "memory" holds the preprocessed images in memory; "disk" keeps them in a file under
             ``cache_dir``, mapped into memory, and finds them there the next time.
-        cache_dir: folder for residency "disk".
+        cache_dir: folder for residency "disk", and for ``cache_images``.
         chunk: most images that are in work at once.
         norm: mean and std that normalize the Hartley transforms, those of the particles that a model was trained
             on; None: from these images.
+        cache_images: with residency "memory", too, keep the preprocessed images in a file, and find them there the
+            next time; see ``image_cache``.
 
     Returns:
         The particles, on the CPU.
@@ -142,18 +135,18 @@ def load_particles(
         raise InputError(f"data.residency={residency}: expected one of {', '.join(RESIDENCIES)}")
     files = files.checked()
     images = inspect(Path(files.particles), files.datadir)
-    mask = ImageFormation(images.box_px).mask
     selection = read_selection(files, images.n_images)
     rotations, shifts_px = read_poses(files, images, selection)
     ctf_params = read_ctf(files, images, selection)
     labels = read_labels(files, selection)
-    if residency == "disk":
-        pixels, reader = _on_disk(files, images, selection, mask, Path(cache_dir), chunk, norm)
+    work, on_disk = Preprocessing(files, images, selection, norm, chunk), residency == "disk"
+    if not on_disk:
+        _refuse_too_many(files, *work.shape)
+    if on_disk or cache_images:
+        pixels, reader = image_cache.images_of(work, Path(cache_dir), mapped=on_disk)
     else:
-        _refuse_too_many(files, len(selection.rows), int(mask.sum()))
-        reader = _open_stack(files, selection, norm)
-        pixels = torch.empty(len(selection.rows), int(mask.sum()))
-        for start, hartley in _preprocessed(files, selection, reader, mask, chunk):
+        reader, pixels = work.open(), torch.empty(work.shape)
+        for start, hartley in work.chunks(reader):
             pixels[start : start + len(hartley)] = hartley
     return Particles(
         images=pixels,
@@ -167,7 +160,7 @@ def load_particles(
         labels=labels,
         files=files,
         index=selection.positions,
-        on_disk=residency == "disk",
+        on_disk=on_disk,
         _reader=reader,
     )
 
@@ -185,120 +178,3 @@ def _pixel_size_angstrom(files: ParticleFiles, images: Inventory, ctf_params: np
     if ctf_params is not None:
         return float(ctf_params[0, 0])
     return files.pixel_size_angstrom or images.pixel_size_angstrom or 1.0
-
-
-def _open_stack(
-    files: ParticleFiles,
-    selection: Selection,
-    norm: tuple[float, float] | None = None,
-    norm_real: tuple[float, float] | None = None,
-) -> StackReader:
-    return StackReader(
-        mrcfile=files.particles,
-        datadir=files.datadir,
-        ind=None if selection.is_whole else selection.rows,
-        invert_data=files.invert,
-        window=files.window,
-        window_r=files.window_r,
-        norm=norm,
-        norm_real=norm_real,
-    )
-
-
-def _preprocessed(
-    files: ParticleFiles, selection: Selection, reader: StackReader, mask: Tensor, chunk: int
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield, chunk by chunk, the position of its first particle and its (B, M) Hartley transforms."""
-    n_particles = len(selection.rows)
-    step = max(1, min(chunk, CHUNK_PIXELS // reader.src.D**2))
-    with tqdm(total=n_particles, desc="preprocessing images", unit="image", disable=None, delay=1, leave=False) as bar:
-        for start in range(0, n_particles, step):
-            raw = reader.src.images(np.arange(start, min(start + step, n_particles)))
-            _check_images(raw, files, selection.rows[start : start + step])
-            yield start, reader.hartley(raw)[:, mask]
-            bar.update(len(raw))
-    if not (np.isfinite(reader.norm[1]) and reader.norm[1] > 0):
-        raise InputError(
-            f"{files.particles}: the Hartley transforms have a standard deviation of {reader.norm[1]}, "
-            "expected a positive number; the pixel values are too large or too small"
-        )
-
-
-def _check_images(raw: Tensor, files: ParticleFiles, rows: np.ndarray) -> None:
-    low, high = raw.amin(dim=(1, 2)), raw.amax(dim=(1, 2))
-    for wrong, found in (
-        (~(low.isfinite() & high.isfinite()), "has NaN or infinite pixels"),
-        (low == high, "is constant"),
-    ):
-        if wrong.any():
-            row = rows[int(wrong.int().argmax())]
-            raise InputError(
-                f"{files.particles}: image {row} (counted from 0) {found}, expected an image with contrast; "
-                "leave it out with data.ind"
-            )
-
-
-def _on_disk(
-    files: ParticleFiles,
-    images: Inventory,
-    selection: Selection,
-    mask: Tensor,
-    cache_dir: Path,
-    chunk: int,
-    norm: tuple[float, float] | None,
-) -> tuple[Tensor, StackReader]:
-    """Preprocess into a file, or find it finished; two runs that need it at once make it once."""
-    folder = cache_dir / "preprocessed"
-    folder.mkdir(parents=True, exist_ok=True)
-    key = _cache_key(files, images, selection, norm)
-    stored, norms = folder / f"{key}.npy", folder / f"{key}.json"
-    with FileLock(folder / f"{key}.lock"):
-        if stored.exists():
-            logger.info("preprocessed images found in %s", stored)
-            reader = _open_stack(files, selection, **json.loads(norms.read_text()))
-        else:
-            reader = _open_stack(files, selection, norm)
-            _write_images(stored, files, selection, reader, mask, chunk)
-    # Mode "c" never writes to the file, and spares torch its warning about read-only memory.
-    return torch.from_numpy(np.load(stored, mmap_mode="c")), reader
-
-
-def _write_images(
-    stored: Path, files: ParticleFiles, selection: Selection, reader: StackReader, mask: Tensor, chunk: int
-) -> None:
-    shape = (len(selection.rows), int(mask.sum()))
-    needed_bytes, free_bytes = 4 * shape[0] * shape[1], shutil.disk_usage(stored.parent).free
-    if needed_bytes > free_bytes:
-        raise InputError(
-            f"{stored.parent}: {free_bytes / 1e9:.1f} GB free, expected {needed_bytes / 1e9:.1f} GB for the "
-            "preprocessed images; make room or set data.residency=memory"
-        )
-    unfinished = stored.with_suffix(".tmp")
-    try:
-        with unfinished.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for _, hartley in _preprocessed(files, selection, reader, mask, chunk):
-                file.write(hartley.contiguous().numpy().astype("<f4", copy=False).data)
-        # The images come last: where they are, the norms are too.
-        norms = {"norm": reader.norm, "norm_real": reader.norm_real}
-        stored.with_suffix(".json").write_text(json.dumps(norms))
-        os.replace(unfinished, stored)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _cache_key(files: ParticleFiles, images: Inventory, selection: Selection, norm: tuple[float, float] | None) -> str:
-    """Hash of all that decides the preprocessed images: stacks, rows, options, a given norm, cryoDRGN's version."""
-    import cryodrgn
-
-    paths = [Path(path) for path in (files.particles, *images.stacks)]
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    decisive: dict[str, Any] = {
-        "stacks": stats,
-        "rows": hashlib.sha256(selection.rows.tobytes()).hexdigest(),
-        "options": (files.invert, files.window, files.window_r),
-        "cryodrgn": cryodrgn.__version__,
-        **({} if norm is None else {"norm": norm}),
-    }
-    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]

@@ -356,7 +356,7 @@ def test_nothing_half_written_stays_on_disk(tmp_path: Path, where: int) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match=f"image {where} "):
             load_particles(files, "disk", cache, chunk=4)
-        assert {path.suffix for path in (cache / "preprocessed").iterdir()} <= {".lock"}
+        assert {path.suffix for path in (cache / "preprocessed").iterdir()} <= {".lock", ".sum"}
     stack(tmp_path / "x.mrcs")
     assert len(load_particles(files, "disk", cache, chunk=4)) == N
 
@@ -372,6 +372,6 @@ def test_full_disk_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.Mo
 def test_cheap_checks_come_before_images_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning_modules import particles
 
-    monkeypatch.setattr(particles, "_open_stack", lambda *_: pytest.fail("images were opened"))
+    monkeypatch.setattr(particles.Preprocessing, "open", lambda *_: pytest.fail("images were opened"))
     with pytest.raises(InputError):
         load_particles(particle_set(tmp_path, ctf=dump(tmp_path / "c.pkl", particle_sets.ctf(3))))

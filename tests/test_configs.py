@@ -174,6 +174,7 @@ IRRELEVANT = [
     "trainer.enable_progress_bar=false",
     "trainer.checkpoint_every_s=1",
     "data.residency=disk",
+    "data.cache_images=true",
     "data.cache_dir=/elsewhere",
     "data.name=other",
     "overwrite=true",

@@ -3,7 +3,6 @@
 import logging
 import pickle
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -208,42 +207,6 @@ def test_list_of_stacks_equals_one_stack(tmp_path: Path) -> None:
     expected = load_particles(particle_set(tmp_path))
     actual = load_particles(particle_set(tmp_path, particles=str(tmp_path / "list.txt")))
     assert torch.equal(actual.images, expected.images)
-
-
-def test_disk_residency_is_made_once_and_remade_when_the_stack_changes(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    files, cache = particle_set(tmp_path), tmp_path / "cache"
-    first = load_particles(files, "disk", cache)
-    (stored,) = (cache / "preprocessed").glob("*.npy")
-    written = stored.stat().st_mtime_ns
-    with caplog.at_level(logging.INFO, logger="lightning_modules"):
-        second = load_particles(files, "disk", cache)
-    assert "found" in caplog.text and stored.stat().st_mtime_ns == written
-    assert torch.equal(first.images, second.images)
-    assert (first.norm, first.norm_real) == (second.norm, second.norm_real)
-    assert torch.equal(second.preprocess(second.raw(np.arange(3))), second.images[:3])
-    second.images[0] = 0
-    assert torch.equal(load_particles(files, "disk", cache).images, first.images), "the file is never written to"
-    stack(tmp_path / "particles.mrcs", images(seed=5))
-    third = load_particles(files, "disk", cache)
-    assert torch.equal(third.images, cryodrgn_images(mrcfile=files.particles))
-    inverted = load_particles(ParticleFiles(**{**vars(files), "invert": True}), "disk", cache)
-    torch.testing.assert_close(inverted.images, -third.images)
-    assert {path.suffix for path in (cache / "preprocessed").iterdir()} == {".npy", ".json", ".lock"}
-
-
-def test_two_runs_that_need_the_same_images_make_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_modules import particles
-
-    made: list[Path] = []
-    write = particles._write_images
-    monkeypatch.setattr(particles, "_write_images", lambda path, *rest: (made.append(path), write(path, *rest)))
-    files = particle_set(tmp_path)
-    with ThreadPoolExecutor(4) as threads:
-        sets = list(threads.map(lambda _: load_particles(files, "disk", tmp_path / "cache"), range(4)))
-    assert len(made) == 1
-    assert all(torch.equal(each.images, sets[0].images) for each in sets)
 
 
 def test_moving_keeps_everything(tmp_path: Path) -> None:

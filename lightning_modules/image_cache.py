@@ -1,0 +1,234 @@
+"""Preprocessed images in a file, found again by the content of what they were made from.
+
+The name of the file is a hash of every byte of the stacks and of all settings that decide the result: images that were
+moved or copied are found, changed ones are not. Beside it are the norms and checksums. What is damaged is made anew.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from lightning_modules.errors import InputError
+from lightning_modules.image_stacks import StackReader
+from lightning_modules.preprocessing import Preprocessing
+from lightning_modules.regular_files import is_regular, read_bytes
+
+logger = logging.getLogger(__name__)
+
+THREADS = min(8, os.cpu_count() or 1)
+PIECE_BYTES = 1 << 26
+# Of a file that is mapped, and not read before it is used, so many pieces are compared with their checksums.
+PIECES_LOOKED_AT = 16
+# A file that was changed this shortly before may be changed again without its time telling.
+SETTLED_S = 2.0
+
+
+@dataclass(frozen=True)
+class About:
+    """What is kept beside the images.
+
+    Attributes:
+        norm: mean and std of the Hartley transforms.
+        norm_real: mean and std of the raw images.
+        start: of the images in their file, in bytes.
+        pieces: consecutive stretches of it, each its length in bytes and its CRC-32.
+    """
+
+    norm: tuple[float, float]
+    norm_real: tuple[float, float]
+    start: int
+    pieces: list[tuple[int, int]]
+
+
+def images_of(work: Preprocessing, cache_dir: Path, mapped: bool) -> tuple[Tensor, StackReader]:
+    """Find preprocessed images, or make them; two processes that need them at once make them once.
+
+    Args:
+        work: what is to be preprocessed.
+        cache_dir: they are in its folder ``preprocessed``.
+        mapped: map the file into memory; if not, read it.
+
+    Returns:
+        (N, M) float32, which may be written to without changing the file, and the open stack.
+
+    Raises:
+        InputError: no room, or images that cannot be used.
+    """
+    folder = cache_dir / "preprocessed"
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / f"{key_of(work, folder)}.npy"
+    with FileLock(stored.with_suffix(".lock")):
+        if stored.exists():
+            try:
+                about = _read_about(stored.with_suffix(".json"))
+                images = (_map if mapped else _read)(stored, work.shape, about)
+                logger.info("preprocessed images found in %s", stored)
+                return images, work.open(about.norm, about.norm_real)
+            except ValueError as error:
+                logger.warning("%s is damaged (%s) and made anew", stored, error)
+                stored.unlink()
+        reader = work.open()
+        _write(stored, work, reader)
+        about = _read_about(stored.with_suffix(".json"))
+    return (_map if mapped else _read)(stored, work.shape, about), reader
+
+
+def key_of(work: Preprocessing, folder: Path) -> str:
+    """Hash all that decides the preprocessed images: stacks, rows, options, a given norm, cryoDRGN's version."""
+    import cryodrgn
+
+    files = work.files
+    paths = dict.fromkeys((files.particles, *work.inventory.stacks))
+    decisive: dict[str, Any] = {
+        "stacks": [checksum(Path(path), folder) for path in paths],
+        "rows": hashlib.sha256(work.selection.rows.tobytes()).hexdigest(),
+        "options": (files.invert, files.window, files.window_r),
+        "cryodrgn": cryodrgn.__version__,
+        "format": 2,
+        "norm": work.norm,
+    }
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+
+
+def checksum(path: Path, folder: Path) -> str:
+    """Return the SHA-256 of the SHA-256 of a file's pieces.
+
+    Args:
+        path: the file.
+        folder: remembers it for as long as the file's name, size, time and place on the disk stay the same.
+    """
+    stat = path.stat()
+    now = [str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    remembered = folder / f"{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]}.sum"
+    known = _parsed(remembered) if is_regular(remembered) else None
+    if isinstance(known, dict) and known.get("file") == now and isinstance(known.get("sha256"), str):
+        return str(known["sha256"])
+    with ThreadPoolExecutor(THREADS) as pool:
+        starts = range(0, stat.st_size, PIECE_BYTES)
+        digests = pool.map(lambda start: hashlib.sha256(_piece(path, start, PIECE_BYTES)).digest(), starts)
+        found = hashlib.sha256(b"".join(digests)).hexdigest()
+    if time.time() - stat.st_mtime > SETTLED_S:
+        _replace(remembered, json.dumps({"file": now, "sha256": found}))
+    return found
+
+
+def _write(stored: Path, work: Preprocessing, reader: StackReader) -> None:
+    needed_bytes, free_bytes = 4 * work.shape[0] * work.shape[1], shutil.disk_usage(stored.parent).free
+    if needed_bytes > free_bytes:
+        raise InputError(
+            f"{stored.parent}: {free_bytes / 1e9:.1f} GB free, expected {needed_bytes / 1e9:.1f} GB for the "
+            "preprocessed images; make room or set data.residency=memory data.cache_images=false"
+        )
+    unfinished, pieces = stored.with_suffix(".tmp"), []
+    try:
+        with unfinished.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": work.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+            for _, hartley in work.chunks(reader):
+                content = hartley.contiguous().numpy().astype("<f4", copy=False).data.cast("B")
+                file.write(content)
+                pieces.append((len(content), zlib.crc32(content)))
+            file.flush()
+            os.fsync(file.fileno())
+        about = About((reader.norm[0], reader.norm[1]), (reader.norm_real[0], reader.norm_real[1]), start, pieces)
+        # The images come last: where they are, the rest is too.
+        _replace(stored.with_suffix(".json"), json.dumps(asdict(about)))
+        os.replace(unfinished, stored)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _parsed(path: Path) -> Any:
+    """Return what is in a JSON file; None where it is none."""
+    try:
+        return json.loads(read_bytes(path, "a file of the cache"))
+    except (InputError, ValueError, RecursionError):
+        return None
+
+
+def _read_about(path: Path) -> About:
+    found = _parsed(path)
+    try:
+        (mean, std), (mean_real, std_real) = found["norm"], found["norm_real"]
+        pieces = [(int(length), int(crc)) for length, crc in found["pieces"]]
+        norms = (float(mean), float(std)), (float(mean_real), float(std_real))
+        start = int(found["start"])
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise ValueError(f"{path.name} does not say what is in it") from None
+    if not np.isfinite(norms).all() or norms[0][1] <= 0 or start < 0 or min(pieces, default=(0, 0))[0] < 0:
+        raise ValueError(f"{path.name} says what cannot be")
+    return About(*norms, start, pieces)
+
+
+def _check_size(stored: Path, shape: tuple[int, int], about: About) -> list[tuple[int, int, int]]:
+    """Return start, length and checksum of each piece, all of which are there.
+
+    Raises:
+        ValueError: they are not.
+    """
+    lengths = [length for length, _ in about.pieces]
+    expected = 4 * shape[0] * shape[1]
+    if sum(lengths) != expected or stored.stat().st_size != about.start + expected:
+        raise ValueError(f"{stored.stat().st_size:,} bytes")
+    starts = about.start + np.cumsum([0, *lengths[:-1]])
+    return [(int(start), length, crc) for start, (length, crc) in zip(starts, about.pieces, strict=True)]
+
+
+def _read(stored: Path, shape: tuple[int, int], about: About) -> Tensor:
+    """Read the images, all pieces side by side, and compare them with their checksums."""
+    images = np.empty(shape, "<f4")
+    content = images.reshape(-1).data.cast("B")
+
+    def fill(piece: tuple[int, int, int]) -> bool:
+        start, length, crc = piece
+        part = content[start - about.start : start - about.start + length]
+        with stored.open("rb", buffering=0) as file:
+            file.seek(start)
+            done = 0
+            while done < length and (n := file.readinto(part[done:])):
+                done += n
+        return done == length and zlib.crc32(part) == crc
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        if not all(pool.map(fill, _check_size(stored, shape, about))):
+            raise ValueError("a checksum is wrong")
+    return torch.from_numpy(images.astype(np.float32, copy=False))
+
+
+def _map(stored: Path, shape: tuple[int, int], about: About) -> Tensor:
+    """Map the images into memory, after a look at some of them."""
+    pieces = _check_size(stored, shape, about)
+    for start, length, crc in pieces[:: max(1, -(-len(pieces) // PIECES_LOOKED_AT))]:
+        if zlib.crc32(_piece(stored, start, length)) != crc:
+            raise ValueError("a checksum is wrong")
+    # Mode "c" never writes to the file, and spares torch its warning about read-only memory.
+    return torch.from_numpy(np.memmap(stored, "<f4", "c", about.start, shape))
+
+
+def _piece(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
