@@ -12,14 +12,14 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.benchmark_machine import load_average, machine, matmul_peak_gflops, on_gpu, watch
-from experiments.benchmark_stages import measure_stages, stages_table, started
+from experiments.benchmark_stages import FIRST, measure_stages, stages_table, started
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly
 from experiments.messages import one_line
@@ -194,7 +194,8 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
             alone = [*fixed, "trainer.max_epochs=1", f"precision={precision}", f"paths.runs={name}"]
-            sides[precision] = replace(sides[precision], **started(alone))
+            found, side = started(alone), sides[precision]
+            side.peak_mb, side.peak_gpu_mb, side.first_step_s = (found[k] for k in ("peak_mb", "peak_gpu_mb", FIRST))
     return Comparison(box_px, n_particles, sides, gflop_per_image(reference))
 
 
@@ -268,7 +269,7 @@ def measure(options: argparse.Namespace) -> str:
         if not options.no_stages:
             common = settings_of(box_px, n_particles, list(options.settings))
             stages.append(measure_stages(box_px, n_particles, common))
-            stages[-1].measured["first_step_s"] = comparisons[-1].sides["float32"].first_step_s
+            stages[-1].measured[FIRST] = comparisons[-1].sides["float32"].first_step_s
     about = machine() | {"load_before": load}
     found = {**about, "matmul_peak_gflops": peaks}
     found |= {"comparisons": [asdict(part) for part in comparisons], "stages": [asdict(part) for part in stages]}

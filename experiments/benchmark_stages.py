@@ -22,10 +22,11 @@ from lightning_modules.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 N_VOLUMES = 3
+FIRST = "first_step_s"
 # One epoch, then nothing: what a finished run does not need to have.
 TRAIN_ONLY = "task._target_=experiments.benchmark_stages.TrainOnly"
 NAMES = {
-    "first_step_s": "start-up until the first step, s",
+    FIRST: "start-up until the first step, s",
     "loading_s": "loading and preprocessing, s",
     "encoding_s": "encoding of all particles, s",
     "umap_s": "UMAP, s",
@@ -113,7 +114,7 @@ def started(settings: Sequence[str]) -> dict[str, float | None]:
     _checked(watch([sys.executable, ROOT / "run.py", *only_training]))
     told = Run.of(compose(*only_training)).metrics
     assert told is not None
-    return {"first_step_s": told.pop("first_step") - begun, **told}
+    return {FIRST: told.pop("first_step") - begun, **told}
 
 
 def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
