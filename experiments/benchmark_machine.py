@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.hardware import processor
+
 LOOK_EVERY_S = 0.05
 
 
@@ -84,11 +86,9 @@ def machine() -> dict[str, Any]:
     import cryodrgn
     import torch
 
-    cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": named[1] if named else platform.processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.hardware import threads_kept
+from experiments.metrics import drawn
 from experiments.runs import write_atomically
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,7 @@ UMAP_AXES = ("UMAP1", "UMAP2")
 
 _N_NEIGHBORS = 15  # umap-learn's default
 _FEWEST_FOR_UMAP = 10  # different latents
+_FITTED = 200_000  # latents at once; bounds the memory
 
 
 class LatentMap:
@@ -35,11 +37,12 @@ class LatentMap:
     then uses one thread, which costs nothing here (131,899 latents with zdim 8: 114 s seeded, 111 s not, on
     two busy cores).
 
-    UMAP is fitted on all latents, however many. The cheaper route, a fit on some and ``transform`` of the rest, was
-    measured on 131,899 simulated latents with zdim 8, in seconds of one thread's processor time: all 61; 20,000
-    and the rest 17, and of the 100 nearest latents 20 percent fewer are among the 100 nearest points (20,000
-    latents: 6; 5,000 and the rest 5). A minute, once per run, is worth the map that ``cryodrgn analyze`` draws.
-    A process's first UMAP also compiles itself, which takes some 10 s.
+    UMAP is fitted on all of up to 200,000 latents, the paper's 131,899 among them. Of more, so many are drawn with the
+    seed, and the others placed among them, some at a time, so that memory stays bounded. That is cheaper for fewer,
+    too, but worse. It was measured on 131,899 simulated latents with zdim 8, in seconds of one thread's processor
+    time: a fit on all 61; on 20,000, and ``transform`` of the rest, 17, and of the 100 nearest latents 20 percent
+    fewer are among the 100 nearest points (20,000 latents: 6; 5,000 and the rest 5). A minute, once per run, is worth
+    the map that ``cryodrgn analyze`` draws. A process's first UMAP also compiles itself, which takes some 10 s.
 
     A map is kept in ``cache`` and found there, or in one of ``others``. Latents that are to be placed on a found
     map need UMAP's graph, not its layout: 4 s instead of 61, with the same result to the last bit.
@@ -148,13 +151,20 @@ class LatentMap:
         with _umap_alone():
             import umap
 
-            n_neighbors = min(_N_NEIGHBORS, len(self._mu) - 1)
-            options: dict[str, Any] = {} if layout is None else {"init": layout.astype(np.float32), "n_epochs": 0}
+            rows = drawn(len(self._mu), _FITTED, self._seed)
+            n_neighbors = min(_N_NEIGHBORS, len(rows) - 1)
+            known = None if layout is None else layout[rows].astype(np.float32)
+            options: dict[str, Any] = {} if known is None else {"init": known, "n_epochs": 0}
             self._umap = umap.UMAP(n_neighbors=n_neighbors, random_state=self._seed, **options)
-            self._umap.fit(self._mu.astype(np.float32))
+            self._umap.fit(self._mu[rows].astype(np.float32))
             if layout is not None:
-                self._umap.embedding_, self._umap.n_epochs = layout.astype(np.float32), None
-            xy: Floats = self._umap.embedding_.astype(np.float64)
+                self._umap.embedding_, self._umap.n_epochs = known, None
+                return layout
+            xy: Floats = np.empty((len(self._mu), 2))
+            xy[rows] = self._umap.embedding_
+            others = np.setdiff1d(np.arange(len(xy)), rows, assume_unique=True)
+            for some in np.split(others, range(_FITTED, len(others), _FITTED)):
+                xy[some] = self._umap.transform(self._mu[some].astype(np.float32)) if len(some) else 0.0
         return xy
 
     def _keep(self, **arrays: Any) -> None:
@@ -171,6 +181,12 @@ def latent_map(mu: ArrayLike, seed: int = 0, cache: Path | None = None) -> tuple
     """Return the points (N, 2) and the axis labels of ``LatentMap(mu, seed, cache)``."""
     fitted = LatentMap(mu, seed, cache)
     return fitted.xy, fitted.axis_labels
+
+
+def principal_map(mu: ArrayLike) -> Floats:
+    """Return latents (N, zdim) along their first two principal axes: (N, 2)."""
+    z = _checked(mu)
+    return (z - np.median(z, axis=0)) @ _principal_axes(z)
 
 
 def _checked(mu: ArrayLike) -> Floats:

@@ -165,15 +165,15 @@ class EpochBlocks:
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks that are left, of the first one perhaps only a rest."""
         order = torch.randperm(self.n_particles, generator=generator_of(self.seed, 10, self.epoch))
-        batches, per_block = order.split(self.batch_size), self.batches_per_block
-        n_done = self.so_far.n_batches % per_block
-        for first in range(self.so_far.n_batches - n_done, len(batches), per_block):
+        per_block, n_done = self.batches_per_block, self.so_far.n_batches % self.batches_per_block
+        for first in range(self.so_far.n_batches - n_done, self.n_batches, per_block):
+            of_block = order[first * self.batch_size : (first + per_block) * self.batch_size]
             yield Block(
                 self.so_far,
                 seen=first * self.batch_size,
-                batches=list(batches[first : first + per_block]),
+                batches=list(of_block.split(self.batch_size)),
                 n_done=n_done,
-                is_last=first + per_block >= len(batches),
+                is_last=first + per_block >= self.n_batches,
                 after_minibatch=self.after_minibatch,
             )
             n_done = 0

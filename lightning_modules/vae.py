@@ -17,6 +17,7 @@ from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.joined_adam import JoinedAdam
 from lightning_modules.latent_inits import Latents
 from lightning_modules.memory import keep_freed_memory
+from lightning_modules.row_adam import RowAdam
 from lightning_modules.team import Alone
 
 # Particles whose centring and CTF are computed together: 26 MB per array at 128 px.
@@ -139,7 +140,7 @@ class VAE(pl.LightningModule):
         rows = {id(parameter) for parameter in table}
         networks = [p for p in self.parameters() if p.requires_grad and id(p) not in rows]
         adam = JoinedAdam(networks, lr=self.lr, weight_decay=self.weight_decay)
-        return [adam, torch.optim.SparseAdam(table, lr=self.table_lr)] if table else [adam]
+        return [adam, RowAdam(table, lr=self.table_lr)] if table else [adam]
 
     def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast for the networks' matrix products, or nothing in float32."""
@@ -188,11 +189,12 @@ class VAE(pl.LightningModule):
         self._report(block)
 
     @torch.no_grad()
-    def encode(self, batch_size: int = 256) -> Latents:
+    def encode(self, batch_size: int = 256, index: Tensor | None = None) -> Latents:
         """Infer q(z) of every particle from what the encoder was trained on (``train_vae.eval_z``).
 
         Args:
             batch_size: particles at a time.
+            index: (n,) of some particles instead.
 
         Returns:
             mu and logvar, each (N, zdim) float32 on the CPU.
@@ -200,7 +202,8 @@ class VAE(pl.LightningModule):
         self.eval()
         self.prepare()
         self.encoder_input.begin(None)
-        inferred = [self.infer(self.observe(index)) for index in torch.arange(len(self.particles)).split(batch_size)]
+        index = torch.arange(len(self.particles)) if index is None else index
+        inferred = [self.infer(self.observe(some)) for some in index.split(batch_size)]
         mu, logvar = (torch.cat(part).cpu() for part in zip(*inferred, strict=True))
         return Latents(mu, logvar)
 
@@ -221,8 +224,10 @@ class VAE(pl.LightningModule):
         All of it is drawn, whoever does a part: the noise of a particle does not depend on the number of processes.
         """
         generator = generator_of(self.seed, 11, block.epoch, block.seen)
-        noise = (torch.randn(len(index), self.latents.zdim, generator=generator) for index in block.batches)
-        return (self.team.part(eps).to(self.device) for eps in itertools.islice(noise, block.n_done, None))
+        drawn = [torch.randn(len(index), self.latents.zdim, generator=generator) for index in block.batches]
+        rest = [self.team.part(eps) for eps in drawn[block.n_done :]]
+        # One copy to the device for all minibatches: a step by itself has none.
+        return iter(torch.cat(rest).to(self.device).split([len(eps) for eps in rest]) if rest else ())
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = self.optimizers(use_pl_optimizer=False)

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import latent_maps
 from experiments.latent_maps import LatentMap, differ, latent_map
+from experiments.metrics import drawn
 
 N, ZDIM = 200, 8
 
@@ -65,6 +66,17 @@ def test_umap_has_the_settings_of_cryodrgn_analyze(mu, umap_of_mu):
     with pytest.warns(UserWarning, match="n_jobs"):
         theirs = run_umap(mu, random_state=0)
     np.testing.assert_array_equal(umap_of_mu.xy, theirs)
+
+
+def test_of_very_many_latents_some_are_fitted_and_the_others_placed_among_them(mu, state, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(latent_maps, "_FITTED", N // 2)
+    found, rows = LatentMap(mu, seed=0, cache=tmp_path / "map.npz"), drawn(N, N // 2, 0)
+    np.testing.assert_array_equal(found.xy[rows], LatentMap(mu[rows], seed=0).xy)
+    np.testing.assert_array_equal(nearest_centre(found.xy, state), state)
+    moved = np.roll(mu, 1, axis=0)
+    again = LatentMap(mu, seed=0, cache=tmp_path / "map.npz")
+    np.testing.assert_array_equal(again.xy, found.xy)
+    np.testing.assert_array_equal(again.transform(moved), found.transform(moved))
 
 
 def test_one_seed_gives_one_map_and_another_seed_another(mu, umap_of_mu):
