@@ -44,7 +44,7 @@ run: install  ## Train one experiment on the embedded data: EXP, by default evil
 	@$(PY) run.py +exp=$(EXP) $(ARGS)
 
 grid: install  ## Run every cryo-EM experiment, one after another
-	@$(PY) run.py -m '+exp=glob(*,exclude=[mnist_*,infer])' $(ARGS)
+	@$(PY) run.py -m '+exp=glob(*,exclude=[mnist_*,infer,audit])' $(ARGS)
 
 sync: install  ## Upload what runs in RUNS have logged to W&B offline; needs a key
 	@find $(RUNS) -type d -path '*/wandb/offline-run-*' -prune -exec $(PY) -m wandb sync {} +

@@ -30,7 +30,7 @@ TRAINING = ("task", "seed", "batch_size", "lr", "zdim", "precision", "weight_dec
 SLOTS = ("encoder_input", "latents", "decoder", "model")
 # The same, where another run's model is tried.
 TESTING = ("task", "seed", "encoder_input")
-DATA_PATHS = ("particles", "poses", "ctf", "labels", "ind", "datadir")
+DATA_PATHS = ("run", "particles", "poses", "ctf", "labels", "ind", "datadir")
 # Of the data, what says where and how it is kept rather than what it is.
 NOT_DATA = ("cache_dir", "residency", "cache_images", "name", "root")
 # Of the data, what the loader is told rather than the particle files.
@@ -150,6 +150,19 @@ def decisive(config: DictConfig) -> dict[str, Any]:
     """
     plain = to_dict(config)
     source = source_of(config)
+    if plain.get("audit"):  # somebody else's run, which may go on: its files decide, wherever they are
+        from experiments.audit.folder import Folder
+
+        data = {key: value for key, value in _data(plain).items() if key not in ("run", "epoch")}
+        audited = Folder.find(plain["data"]["run"], plain["data"]["epoch"]).fingerprint()
+        return {
+            "task": plain["task"],
+            "seed": plain["seed"],
+            "precision": plain["precision"],
+            "data": data,
+            "audited": audited,
+            "beta": plain["audit"]["beta"],
+        }
     if "source" in plain["task"]:  # it trains nothing itself
         return {**{name: plain[name] for name in TESTING}, "data": _data(plain), "source": _decisive_of(source)}
     is_trained_table = "init" in plain["latents"] and not plain["latents"]["frozen"]

@@ -288,6 +288,47 @@ class InferTask(Task):
 
 
 @dataclass
+class AuditTask(Task):
+    """conf/task/audit.yaml: measure the encoder of a run of cryoDRGN."""
+
+    n_encoded: int = key("training particles that are encoded, at most all", at_least=2)
+    n_particles: int | None = key("of them, whose losses are taken; null: about two minutes' worth", at_least=2)
+    n_samples: int = key("samples of z for each particle and each loss", at_least=1)
+    search: Any = key("how q is searched for: conf/task/search")
+
+
+@dataclass
+class Audit:
+    """conf/exp/audit.yaml: which run of cryoDRGN is audited; see experiments.audit."""
+
+    run: str = key("output folder of `cryodrgn train_vae`")
+    epoch: int | None = key("N of weights.N.pkl; null: the last", at_least=0)
+    particles: str | None = key("instead of those that the run's configuration names")
+    poses: str | None = key("likewise")
+    ctf: str | None = key("likewise")
+    ind: str | None = key("likewise")
+    datadir: str | None = key("likewise: folder of the stacks that a .star or .cs names")
+    beta: float | None = key("weight of the KL; null: the run's own", at_least=0)
+    n_encoded: int = key("training particles that are encoded, at most all", at_least=2)
+    n_particles: int | None = key("of them, whose losses are taken; null: about two minutes' worth", at_least=2)
+
+
+@dataclass
+class AuditedData:
+    """conf/data/audited.yaml: see experiments.audit.particles.AuditedData; all is said in audit."""
+
+    _target_: str = MISSING
+    name: str = key("part of the run's folder")
+    run: str = key("see audit.run")
+    epoch: int | None = key("see audit.epoch")
+    particles: str | None = key("see audit.particles")
+    poses: str | None = key("see audit.poses")
+    ctf: str | None = key("see audit.ctf")
+    ind: str | None = key("see audit.ind")
+    datadir: str | None = key("see audit.datadir")
+
+
+@dataclass
 class Search:
     """conf/task/search: see experiments.inference.PosteriorSearch."""
 
@@ -335,6 +376,7 @@ class Config:
     overwrite: bool = key("start over, even if the run is finished")
     data: Any = key("the particles: conf/data")
     task: Any = key("what the run does: conf/task")
+    audit: Any = key("of +exp=audit: the run of cryoDRGN that is audited")
     encoder_input: Any = key("what the encoder sees: conf/encoder_input")
     metadata: Any = key("which shift and CTF an altered image is given: conf/metadata")
     latents: Any = key("what gives q(z): an encoder or a lookup table: conf/latents")
@@ -356,6 +398,7 @@ SCHEMAS: dict[str, type] = {
     "config": Config,
     "data_simulated": SimulatedData,
     "data_cryodrgn": CryodrgnData,
+    "data_audited": AuditedData,
     "data_digits": DigitsData,
     "data_mnist": MnistData,
     "encoder_input": EncoderInput,
@@ -380,6 +423,8 @@ SCHEMAS: dict[str, type] = {
     "task_amortization": AmortizationTask,
     "task_heldout": HeldOutTask,
     "task_infer": InferTask,
+    "task_audit": AuditTask,
+    "audit": Audit,
     "search": Search,
     "wandb": WandbLogger,
     "paths": Paths,

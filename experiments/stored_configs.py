@@ -27,24 +27,36 @@ def read_config(path: Path) -> DictConfig:
             does not.
     """
     content = read_bytes(path, "the configuration of a run")
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{path}: {len(content):,} bytes, expected the configuration of a run, at most {MOST_BYTES:,}")
     try:
-        text = content.decode()
-        if text.count("[") + text.count("{") > MOST_BRACKETS:
-            raise ValueError(f"more than {MOST_BRACKETS} lists and nodes, expected plain values")
-        # A few lines of aliases of aliases unfold to any size; a run's configuration has none.
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases, expected plain values")
-        config = OmegaConf.create(text)
+        config = OmegaConf.create(checked_text(path, content))
         if not isinstance(config, DictConfig):
             raise ValueError(f"found a {type(config).__name__}, expected keys and values")
         _refuse_foreign_targets(OmegaConf.to_container(config, resolve=False))
+    except InputError:
+        raise
     except Exception as error:  # YAML's and OmegaConf's are of many kinds, and RecursionError is none of them
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]})") from None
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: no {', '.join(missing)} in it, expected the configuration of a run of this suite")
     return config
+
+
+def checked_text(path: Path, content: bytes) -> str:
+    """Return the text of a YAML file that can be parsed in little time and memory.
+
+    Raises:
+        InputError: it is too large.
+        ValueError: it is no text, or its structure is none of a configuration.
+    """
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: {len(content):,} bytes, expected the configuration of a run, at most {MOST_BYTES:,}")
+    text = content.decode()
+    if text.count("[") + text.count("{") > MOST_BRACKETS:
+        raise ValueError(f"more than {MOST_BRACKETS} lists and nodes, expected plain values")
+    # A few lines of aliases of aliases unfold to any size; a run's configuration has none.
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it has aliases, expected plain values")
+    return text
 
 
 def _refuse_foreign_targets(node: Any) -> None:

@@ -30,11 +30,12 @@ class ImageFormation(nn.Module):
     freqs: Tensor
     turned: Tensor
 
-    def __init__(self, box_px: int) -> None:
+    def __init__(self, box_px: int, masked: bool = True) -> None:
         """Build the lattice and its mask of radius D/2.
 
         Args:
             box_px: side D of the images in px, even.
+            masked: if not, the mask leaves nothing out: M is L * L, DC among them.
 
         Raises:
             InputError: the box is odd, or one of the few for which cryoDRGN's lattice has no exact centre.
@@ -56,6 +57,7 @@ class ImageFormation(nn.Module):
                 f"box of {box_px} px: cryoDRGN's lattice does not work for this size; downsample the images "
                 f"to {box_px - 2} px with `cryodrgn downsample -D {box_px - 2}`"
             ) from None
+        mask = mask if masked else torch.ones_like(mask)
         self.box_px = box_px
         self.n_pixels = int(mask.sum())
         # The lattice follows from the box: it does not belong into checkpoints.

@@ -14,7 +14,7 @@ from lightning_modules.image_stacks import PARTICLE_SUFFIXES, check_file
 from lightning_modules.regular_files import read_bytes
 from lightning_modules.safe_numpy import load_npy, load_npz
 from lightning_modules.safe_pickle import load_arrays
-from lightning_modules.split import Split
+from lightning_modules.split import Part
 
 if TYPE_CHECKING:
     from lightning_modules.particles import Particles
@@ -43,7 +43,7 @@ class ParticleSource:
         self,
         residency: str = "memory",
         cache_dir: str | Path = "cache",
-        split: Split | None = None,
+        split: Part | None = None,
         like: Normalized | None = None,
         cache_images: bool = False,
     ) -> "Particles":
@@ -94,7 +94,7 @@ class ParticleFiles(ParticleSource):
     window_r: float = 0.85
     n_particles: int | None = None
     pixel_size_angstrom: float | None = None
-    split: Split | None = None
+    split: Part | None = None
 
     def particle_files(self) -> "ParticleFiles":
         """Return the set itself: data slots that make their files first return what they made."""

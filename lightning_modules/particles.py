@@ -40,6 +40,7 @@ class Particles:
         labels: ``state``, (N,) int64, and ``hinge_rad``, (N,) float64, where they are known.
         files: where all this came from.
         on_disk: the images stay in a file.
+        masked: the images end at the circular mask; if not, M is the whole lattice.
         index: (N,) their positions in the data as configured; all of them, unless some are held out.
     """
 
@@ -55,6 +56,7 @@ class Particles:
     files: ParticleFiles
     index: NDArray[np.int64]
     on_disk: bool = False
+    masked: bool = True
     _reader: StackReader | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class Particles:
 
     def formation(self) -> ImageFormation:
         """Return the centring and CTF of images of this size."""
-        return ImageFormation(self.box_px)
+        return ImageFormation(self.box_px, self.masked)
 
     def to(self, device: torch.device | str) -> "Particles":
         """Return particles whose tensors are on a device; the raw images stay on disk."""
@@ -91,7 +93,7 @@ class Particles:
         Returns:
             (B, M) on the device of ``raw``.
         """
-        mask = ImageFormation(self.box_px).mask.to(raw.device)
+        mask = self.formation().mask.to(raw.device)
         return self._open().hartley(raw.clone())[:, mask]
 
     def _open(self) -> StackReader:

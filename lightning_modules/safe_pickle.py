@@ -142,7 +142,7 @@ def load_arrays(path: str | Path) -> Any:
     """Read a pickle of numpy arrays in plain containers, written under numpy 1 or 2 by any Python.
 
     Args:
-        path: file that ``pickle.dump`` wrote.
+        path: file that ``pickle.dump`` wrote; of several pickles one after another, the first is read.
 
     Returns:
         What was pickled: an array, or a tuple, list or dict of arrays.
@@ -151,12 +151,20 @@ def load_arrays(path: str | Path) -> Any:
         InputError: the file is missing, empty, truncated, no pickle, or names anything but numpy arrays and
             plain containers. Nothing of the file has been run then.
     """
+    return load_each(path, 1)[0]
+
+
+def load_each(path: str | Path, n: int) -> list[Any]:
+    """Read the first n pickles that stand one after another in a file, as mu and logvar do in cryoDRGN's z.pkl.
+
+    Arguments and errors of :func:`load_arrays`; it is one, too, if there are fewer.
+    """
     expected = "a pickle of numpy arrays"
     path = Path(path)
     content = read_bytes(path, expected)
+    file = io.BytesIO(content)
     try:
-        _refuse_false_sizes(content)
-        return _without_subclass(_ArrayUnpickler(io.BytesIO(content), path).load(), {})
+        return [_next(file, path) for _ in range(n)]
     except InputError:
         raise
     # A damaged pickle can fail in nearly any way: every opcode works on whatever is on the stack.
@@ -166,10 +174,17 @@ def load_arrays(path: str | Path) -> Any:
         raise InputError(f"{path}: found {found}, expected {expected}; copy or make it again") from None
 
 
-def _refuse_false_sizes(content: bytes) -> None:
+def _next(file: io.BytesIO, path: Path) -> Any:
+    start = file.tell()
+    _refuse_false_sizes(file)
+    file.seek(start)
+    return _without_subclass(_ArrayUnpickler(file, path).load(), {})
+
+
+def _refuse_false_sizes(file: io.BytesIO) -> None:
     """Read the opcodes alone: each length must be there, and the memo, which C makes as long as told, is dense."""
     n_stored = 0
-    for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+    for opcode, argument, _ in pickletools.genops(file):
         if argument is not None and "PUT" in opcode.name:
             n_stored += 1
             if not 0 <= int(argument) <= 2 * n_stored + 64:

@@ -1,11 +1,34 @@
 """Particles that a run never sees, so that what it learned can be tried on them."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
+
+
+class Part(Protocol):
+    """Takes some of n particles."""
+
+    def positions(self, n_particles: int) -> NDArray[np.int64]:
+        """Return the positions of the particles taken, in rising order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Some:
+    """Takes particles by their positions.
+
+    Attributes:
+        taken: (n,) in rising order.
+    """
+
+    taken: NDArray[np.int64]
+
+    def positions(self, n_particles: int) -> NDArray[np.int64]:
+        """Return the positions."""
+        return self.taken
 
 
 @dataclass(frozen=True)

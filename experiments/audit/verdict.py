@@ -1,0 +1,107 @@
+"""Amortizing or memorizing? The rule by which the page answers, with its thresholds and reasons."""
+
+from dataclasses import dataclass
+
+from experiments.audit.measures import View
+from experiments.audit.reproduced import NEARLY, Reproduced
+
+AMORTIZING, MEMORIZING, BOTH, UNKNOWN = "amortizing", "memorizing", "in part both", "cannot tell"
+LOW, HIGH = 1 / 3, 2 / 3  # of the share
+CLEAR = 4.0  # standard errors
+
+MEANING = {
+    AMORTIZING: "The encoder follows a rule: of images that it has not seen it tells nearly all that z could.",
+    MEMORIZING: "The encoder knows its training images, and little of others: its z is closer to a table's row than to "
+    "a rule's. For new particles, search q under the decoder instead.",
+    BOTH: "The encoder has learned something that holds for new images, and falls well short of what z could tell.",
+    UNKNOWN: "The numbers do not decide it; the reasons say why.",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found.
+
+    Attributes:
+        word: one of the four.
+        reasons: sentences, with the numbers and thresholds that decided.
+        warnings: what the reader has to know before believing any of it.
+    """
+
+    word: str
+    reasons: list[str]
+    warnings: list[str]
+
+    @property
+    def meaning(self) -> str:
+        """The word in a sentence."""
+        return MEANING[self.word]
+
+
+def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | None) -> Verdict:
+    """Judge an encoder.
+
+    Args:
+        reproduced: whether these are its particles.
+        trained: its own training images.
+        turned: the same, turned together with pose and CTF: as new to it as another particle's.
+        unseen: particles that it was not trained on, where there are some.
+    """
+    if reproduced.rms_of_spread > NEARLY:
+        reason = (
+            f"z.pkl was not reproduced: entries differ by {reproduced.rms_of_spread:.2g} of their spread (root mean "
+            f"square; {NEARLY:g} is admitted), correlation {reproduced.correlation:.3f}."
+        )
+        return Verdict(UNKNOWN, [reason], [NOT_THE_PARTICLES])
+    warnings = [] if reproduced.is_same else [NEARLY_THE_PARTICLES]
+    if trained.information_z < CLEAR:
+        reason = (
+            f"z tells too little about its own particles: a particle's own q is better than another's by "
+            f"{trained.information:.3g}, {trained.information_z:.1f} standard errors ({CLEAR:g} are needed). Too few "
+            "epochs or particles, or a collapsed latent space."
+        )
+        return Verdict(UNKNOWN, [reason], warnings)
+    decisive = turned if unseen is None else unseen
+    reasons = [_reason(trained, "its training images"), _reason(decisive, NAMES[unseen is not None])]
+    word = _word(decisive)
+    if unseen is None:
+        warnings.append(NO_UNSEEN)
+    else:
+        reasons.append(_reason(turned, NAMES[False]))
+        warnings.append(FILTERED)
+        if {word, _word(turned)} == {AMORTIZING, MEMORIZING}:
+            reasons.append("Turned images and unseen particles contradict each other.")
+            word = UNKNOWN
+    return Verdict(word, reasons, warnings)
+
+
+def _word(view: View) -> str:
+    value, low, high = view.share
+    if low < LOW and high > HIGH:
+        return UNKNOWN
+    return AMORTIZING if value >= HIGH else MEMORIZING if value <= LOW else BOTH
+
+
+def _reason(view: View, name: str) -> str:
+    return (
+        f"Of what z could tell about {name}, the encoder tells {view.share.value:.0%} (95 % interval "
+        f"{view.share.low:.0%} to {view.share.high:.0%}, {view.n} particles)."
+    )
+
+
+NAMES = {True: "unseen particles", False: "turned images"}
+NOT_THE_PARTICLES = (
+    "These are not the particles of the run, or not prepared as it had them: nothing below is about its encoder. Say "
+    "which they are with audit.particles, audit.poses, audit.ctf, audit.ind."
+)
+NEARLY_THE_PARTICLES = (
+    "z was reproduced with small differences: another version of cryoDRGN, or inputs that have changed a little."
+)
+NO_UNSEEN = (
+    "The run was trained on all particles of its stack, so that none are unseen. Turned training images stand for "
+    "them: train_vae never turns images, so they are new to the encoder. An encoder trained on turned ones would pass."
+)
+FILTERED = (
+    "Unseen particles are those of the stack that the index file leaves out. If it was made to throw bad particles "
+    "away, they differ in more than being unseen: then believe the turned images."
+)
