@@ -105,6 +105,8 @@ def check(config: DictConfig) -> DictConfig:
     resolved: DictConfig = config.copy()
     if resolved.precision == schema.Precision.auto:
         resolved.precision = schema.Precision[best_precision(resolved.trainer.accelerator)]
+    if resolved.audit is not None and OmegaConf.is_missing(resolved.audit, "run"):
+        raise InputError("audit.run is not set; give the folder of a run of cryoDRGN, as in audit.run=PATH")
     for key in sorted(OmegaConf.missing_keys(resolved)):
         raise InputError(f"{key} is not set; give it on the command line, as in {key}=...")
     OmegaConf.resolve(resolved)

@@ -74,6 +74,8 @@ class AuditedData(ParticleSource):
     def _find(self, key: str, named: object, folder: Folder, datadir: str | None) -> str | None:
         """Return the path of a file: what the user says, or the first place where the named one is."""
         if (told := getattr(self, key)) is not None:
+            if not os.path.lexists(told):
+                raise InputError(f"audit.{key}={told}: there is no such file; relative paths start at {Path.cwd()}")
             return str(told)
         if named is None:
             return None

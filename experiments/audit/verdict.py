@@ -84,8 +84,8 @@ def _word(view: View) -> str:
 
 def _reason(view: View, name: str) -> str:
     return (
-        f"Of what z could tell about {name}, the encoder tells {view.share.value:.0%} (95 % interval "
-        f"{view.share.low:.0%} to {view.share.high:.0%}, {view.n} particles)."
+        f"Of what z could tell about {name}, the encoder tells {100 * view.share.value:.0f} % (95 % "
+        f"interval {100 * view.share.low:.0f} to {100 * view.share.high:.0f} %, {view.n} particles)."
     )
 
 
