@@ -4,6 +4,11 @@ from experiments.runs import Run
 
 # In this order; a run has those that apply to it.
 SHOWN = {
+    "audit/verdict": "the encoder is",
+    "audit/z/rms_of_spread": "z.pkl encoded again: difference over spread",
+    "audit/train/share": "share of what z could tell (1: a rule, 0: nothing), training images",
+    "audit/unseen/share": "the same, unseen particles",
+    "audit/rotate_90_consistent/share": "the same, images turned by 90 degrees with their pose and CTF",
     "loss/total": "loss",
     "loss/reconstruction": "reconstruction (mean squared error; of digits, cross-entropy)",
     "loss/kl": "KL (nats per particle)",
@@ -40,9 +45,10 @@ def summary(run: Run) -> str:
     """Return a few lines of numbers and, as the last line, the run's folder."""
     metrics = run.metrics or {}
     width = max(map(len, SHOWN.values()))
-    lines = [
-        f"  {text:<{width}}  {'-' if metrics[key] is None else format(metrics[key], '.4g')}"
-        for key, text in SHOWN.items()
-        if key in metrics
-    ]
+    lines = [f"  {text:<{width}}  {_shown(metrics[key])}" for key, text in SHOWN.items() if key in metrics]
     return "\n".join([f"{run.config.name} (seed {run.config.seed}) on {run.config.data.name}", *lines, str(run.folder)])
+
+
+def _shown(value: float | str | None) -> str:
+    """Return a number with four digits, a word as it is, and a dash for what does not exist."""
+    return "-" if value is None else value if isinstance(value, str) else format(value, ".4g")
