@@ -1,10 +1,16 @@
 """What a run hands over, cryoDRGN reads: the same slices, the same z, by its own code and commands."""
 
 import pickle
+import shutil
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -267,11 +273,15 @@ def test_a_second_export_replaces_the_first_and_leaves_nothing_else(run: Exporte
     assert {path.name for path in run.folder.iterdir()} == before
 
 
-def cryodrgn(*args: Any) -> None:
-    """Run a cryoDRGN command as a user does."""
+def command_line(*args: Any) -> list[str]:
+    """Return a cryoDRGN command as a user types it."""
     main = "from cryodrgn.command_line import main_commands as main; main()"
-    command = [sys.executable, "-c", main, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return [sys.executable, "-c", main, *map(str, args)]
+
+
+def cryodrgn(*args: Any) -> None:
+    """Run a cryoDRGN command."""
+    done = subprocess.run(command_line(*args), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
@@ -285,6 +295,32 @@ def test_cryodrgn_analyze_accepts_the_folder(run: Exported, tmp_path: Path, epoc
         assert volume.shape == (D, D, D)
         assert np.isfinite(volume).all()
         assert header.apix == pytest.approx(PIXEL_SIZE_ANGSTROM, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_cryodrgn_dashboard_starts_on_the_folder_and_shows_its_analysis(encoder_run: Exported, tmp_path: Path):
+    folder = Path(shutil.copytree(encoder_run.folder, tmp_path / "run"))
+    cryodrgn("analyze", folder, EPOCHS, "--skip-umap", "--ksample", 2, "--pc", 1, "--n-per-pc", 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dashboard = subprocess.Popen(command_line("dashboard", folder, "--no-browser", "--port", port))
+    try:
+        page = answer_of(f"http://127.0.0.1:{port}/", dashboard)
+    finally:
+        dashboard.kill()
+        dashboard.wait()
+    assert str(folder / f"analyze.{EPOCHS}") in page
+
+
+def answer_of(url: str, server: subprocess.Popen[bytes]) -> str:
+    """Return what a server answers, as soon as it does."""
+    while server.poll() is None:
+        with suppress(URLError), urlopen(url, timeout=60) as answer:
+            text: str = answer.read().decode()
+            return text
+        time.sleep(0.2)
+    raise AssertionError(f"the server ended with exit code {server.returncode}")
 
 
 @pytest.mark.slow
