@@ -86,6 +86,17 @@ def test_who_was_killed_is_followed_at_once(tmp_path):
         assert time.monotonic() - began < run_state.BEAT_S / 2
 
 
+def test_a_clock_that_goes_backwards_keeps_nobody_out(tmp_path):
+    """The lease of who was killed is then from the future."""
+    a_process_at(tmp_path, then="os.kill(os.getpid(), signal.SIGKILL)").wait()
+    tomorrow = time.time() + 86400
+    os.utime(tmp_path / run_state.LEASE, (tomorrow, tomorrow))
+    assert run_state.holder(tmp_path) is None
+    began = time.monotonic()
+    with run_state.lease(tmp_path):
+        assert time.monotonic() - began < run_state.BEAT_S / 2
+
+
 def test_a_run_of_a_sweep_waits_as_long_as_the_sweep_lives(tmp_path):
     folder, sweep = a_run(tmp_path / "runs"), tmp_path / "sweep"
     sweep.mkdir()
