@@ -105,13 +105,16 @@ def save(fig: "Figure", path: Path) -> Path:
     """
     write_atomically(path, lambda unfinished: fig.savefig(unfinished, format="png", dpi=DPI))
     fig.set_layout_engine("none")  # its parts are where they belong; the PDF is not to arrange them once more
+    _write_pdf(fig, path.with_suffix(".pdf"))
+    return path
+
+
+def _write_pdf(fig: "Figure", path: Path) -> None:
     dateless = {"CreationDate": None}  # the same figure is the same file
     with _quiet_fonts():
         write_atomically(
-            path.with_suffix(".pdf"),
-            lambda unfinished: fig.savefig(unfinished, format="pdf", dpi=DPI_RASTER, metadata=dateless),
+            path, lambda unfinished: fig.savefig(unfinished, format="pdf", dpi=DPI_RASTER, metadata=dateless)
         )
-    return path
 
 
 @contextmanager
