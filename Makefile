@@ -13,7 +13,7 @@ UNFINISHED := $(VENV)/.unfinished
 
 # Tests run side by side, so each keeps to one thread; otherwise they fight for the same cores.
 TEST_WORKERS ?= logical
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --maxprocesses=8 --dist=worksteal
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -320,7 +320,7 @@ class AuditedData:
     _target_: str = MISSING
     name: str = key("part of the run's folder")
     run: str = key("see audit.run")
-    epoch: int | None = key("see audit.epoch")
+    epoch: int | None = key("see audit.epoch", at_least=0)
     particles: str | None = key("see audit.particles")
     poses: str | None = key("see audit.poses")
     ctf: str | None = key("see audit.ctf")

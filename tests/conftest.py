@@ -16,6 +16,12 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: each stays in one process, where its tests share what was trained."""
+    longest = ("test_slurm", "test_grid", "test_audit")
+    items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real small inputs made by others; the test is skipped where it is missing."""

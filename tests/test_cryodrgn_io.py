@@ -286,10 +286,9 @@ def cryodrgn(*args: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [EPOCHS, -1])
-def test_cryodrgn_analyze_accepts_the_folder(run: Exported, tmp_path: Path, epoch: int):
+def test_cryodrgn_analyze_accepts_the_folder(run: Exported, tmp_path: Path):
     few = ("--skip-umap", "--ksample", 3, "--pc", 1, "--n-per-pc", 2)
-    cryodrgn("analyze", run.folder, epoch, "-o", tmp_path, *few)
+    cryodrgn("analyze", run.folder, -1, "-o", tmp_path, *few)  # the dashboard's test asks for an epoch
     for name in ("pc1/vol_001.mrc", "pc1/vol_002.mrc", "kmeans3/vol_001.mrc", "kmeans3/vol_003.mrc"):
         volume, header = parse_mrc(str(tmp_path / name))
         assert volume.shape == (D, D, D)
