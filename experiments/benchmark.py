@@ -6,8 +6,6 @@ that of the fastest epoch but the first, so that a busy moment of the machine do
 
 import argparse
 import json
-import logging
-import os
 import re
 import shutil
 import sys
@@ -18,11 +16,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark_machine import load_average, machine, matmul_peak_gflops, on_gpu, watch
+from experiments.benchmark_machine import hush_libraries, load_average, machine, matmul_peak_gflops, on_gpu, watch
 from experiments.benchmark_stages import FIRST, measure_stages, stages_table, started
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.runs import Run, write_atomically
 from lightning_modules.errors import InputError
 
@@ -222,6 +220,7 @@ def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
     return "\n".join([*lines, "", *curves]) + "\n"
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark from the command line; returns the exit code."""
     sizes = ", ".join(f"D={d}: {n} particles, {epochs} epochs" for d, (n, epochs) in SIZES.items())
@@ -241,15 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Two threads that wait for each other by spinning crawl, ten times slower, when another process wants a core.
     # Both sides wait briefly instead, as run.py does; it must be said before torch is imported.
     wait_briefly()
-    for talkative in ("cryodrgn", "pytorch_lightning"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    try:
-        text = measure(options)
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(one_line(error), file=sys.stderr)
-        return 1
+    hush_libraries()
+    text = measure(options)
     print(f"{text}\n{options.output.resolve()}")
     return 0
 

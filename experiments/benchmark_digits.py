@@ -6,7 +6,6 @@ plain loop is what one writes by hand: no Lightning, no configuration, no log.
 
 import argparse
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,10 +17,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.benchmark import Side, train_suite
-from experiments.benchmark_machine import load_average, machine
+from experiments.benchmark_machine import hush_libraries, load_average, machine
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.runs import write_atomically
 
 EXPERIMENTS = ("mnist_vae", "mnist_vlt")
@@ -155,6 +154,7 @@ def table(comparisons: list[Comparison]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark from the command line; returns the exit code."""
     prog = "python -m experiments.benchmark_digits"
@@ -168,13 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--epochs: at least 2, the first is not timed")
     load = load_average()
     wait_briefly()
-    for talkative in ("cryodrgn", "pytorch_lightning"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    try:
-        found = [compare(experiment, options.epochs, options.rounds, options.settings) for experiment in EXPERIMENTS]
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    hush_libraries()
+    found = [compare(experiment, options.epochs, options.rounds, options.settings) for experiment in EXPERIMENTS]
     about = machine() | {"load_before": load}
     notes = [", ".join(f"{key} {value}" for key, value in about.items() if value is not None), ""]
     notes += ["Other processes were running: the speeds are not to be trusted.", ""] if load > 0.5 else []

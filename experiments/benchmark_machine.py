@@ -1,5 +1,6 @@
 """What a benchmark says about the machine, and what it watches of a process: time and memory."""
 
+import logging
 import os
 import platform
 import re
@@ -95,6 +96,12 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "cryodrgn": cryodrgn.__version__,
     }
+
+
+def hush_libraries() -> None:
+    """Let cryoDRGN and Lightning say only what is wrong."""
+    for talkative in ("cryodrgn", "pytorch_lightning"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def load_average() -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.figures_capacity import capacity
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.run_folders import FINISHED, RunFolder, find
 from experiments.runs import Run, write_atomically
 from lightning_modules.errors import InputError
@@ -151,6 +151,7 @@ def write(folder: Path, measured: Sequence[Memorized]) -> list[Path]:
     return [columns, capacity([one._asdict() for one in measured], folder / "capacity.png")]
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -159,12 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", help="folders with runs, such as runs")
     parser.add_argument("--out", type=Path, help="where capacity.png and capacity.csv go; default: the first folder")
     options = parser.parse_args(arguments)
-    try:
-        measured = collect(options.runs)
-        written = write(options.out or options.runs[0], measured)
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    measured = collect(options.runs)
+    written = write(options.out or options.runs[0], measured)
     for one in measured:
         print(
             f"{one.n_particles:7d} particles, encoder {one.layers} x {one.width}, seed {one.seed}: class accuracy "

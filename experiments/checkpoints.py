@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from experiments import interruption
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run, link_atomically, write_atomically
 from lightning_modules.blocks import ParticleBlocks
 from lightning_modules.team import Alone
 
@@ -46,15 +45,6 @@ def _is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError):
         return False
-
-
-def _link(path: Path, copy: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no such thing."""
-    copy.unlink()
-    try:
-        os.link(path, copy)
-    except OSError:
-        shutil.copyfile(path, copy)
 
 
 class LastCheckpoint(Callback):
@@ -117,7 +107,7 @@ class LastCheckpoint(Callback):
             with path.open("rb") as file:
                 os.fsync(file.fileno())  # whole on the disk before it has its name
             if self.run.checkpoint.exists():
-                write_atomically(before(self.run.checkpoint), lambda copy: _link(self.run.checkpoint, copy))
+                link_atomically(self.run.checkpoint, before(self.run.checkpoint))
 
         write_atomically(self.run.checkpoint, write)
         self.written = time.monotonic()

@@ -21,7 +21,7 @@ from experiments import likeness
 from experiments.criteria import Differs, Keeps, Loses, Measure, MovesFar, Resembles, TakesAsLong
 from experiments.evidence import Evidence, describe, group
 from experiments.judging import Claim, Criterion
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.run_folders import RunFolder, find
 from experiments.runs import write_atomically
 from experiments.verdicts import Verdicts, in_words
@@ -233,19 +233,16 @@ CRYO_EM = {
 }  # fmt: skip
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge, print the table, write claims.json; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument("-o", "--output", type=Path, help="default: claims.json in the first folder")
     options = parser.parse_args(arguments)
-    try:
-        verdicts = judge(find(options.runs))
-        text = json.dumps([one.to_json() for one in verdicts], indent=2, allow_nan=False) + "\n"
-        path = write_atomically(options.output or options.runs[0] / "claims.json", lambda path: path.write_text(text))
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    verdicts = judge(find(options.runs))
+    text = json.dumps([one.to_json() for one in verdicts], indent=2, allow_nan=False) + "\n"
+    path = write_atomically(options.output or options.runs[0] / "claims.json", lambda path: path.write_text(text))
     for one in verdicts:
         print(f"{one.setting or 'no cryo-EM run'}\n")
         for judged in one.judged:

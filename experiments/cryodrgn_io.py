@@ -5,9 +5,7 @@ is a decoder alone, as of ``train_dec``, with the table's rows as its z.
 """
 
 import logging
-import os
 import pickle
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -20,7 +18,7 @@ import yaml
 from omegaconf import DictConfig
 from torch import Tensor
 
-from experiments.runs import write_atomically
+from experiments.runs import link_atomically, write_atomically
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.image_stacks import inspect
 from lightning_modules.latent_inits import Latents
@@ -204,14 +202,5 @@ def _write(folder: Path, name: str, write: Callable[[Path], Any], alias: str | N
     """Write a file, give it a second name where one is asked for, and return its absolute path."""
     path = write_atomically(folder / name, write)
     if alias is not None:
-        write_atomically(folder / alias, lambda unfinished: _link(path, unfinished))
+        link_atomically(path, folder / alias)
     return str(path.absolute())
-
-
-def _link(path: Path, other: Path) -> None:
-    """Give a file another name; copy it where the file system has no hard links."""
-    other.unlink()
-    try:
-        os.link(path, other)
-    except OSError:
-        shutil.copyfile(path, other)

@@ -6,12 +6,11 @@ is built by wandb-workspaces and saved as a view of the project, which needs a k
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.messages import one_line
+from experiments.messages import command
 from lightning_modules.errors import InputError
 
 NAME = "Amortize or memorize"
@@ -118,19 +117,14 @@ def save(project: str, entity: str | None) -> str:
         ) from None
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Save the dashboard from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=__doc__.splitlines()[0])
     parser.add_argument("--project", default="amortize-or-memorize", help="W&B project (logger.project)")
     parser.add_argument("--entity", help="W&B team or user; by default that of the key")
     options = parser.parse_args(arguments)
-    try:
-        print(save(options.project, options.entity))
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(one_line(error), file=sys.stderr)
-        return 1
+    print(save(options.project, options.entity))
     return 0
 
 

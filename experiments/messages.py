@@ -1,10 +1,16 @@
 """Errors as one line."""
 
+import functools
+import os
 import re
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
 
 from experiments.nearest import choice_meant, did_you_mean
 from lightning_modules.errors import InputError
 
+Arguments = ParamSpec("Arguments")
 # What Hydra and OmegaConf add to their messages, and nobody needs.
 NOISE = (r"full_key: \S+", r"(object|reference)_type=\S+", "To append [^;]*", "Config search path.*")
 
@@ -33,6 +39,26 @@ def one_line(error: BaseException) -> str:
             return "exp: write +exp=NAME, with a plus; `python run.py --help` lists the names"
         return f"{key[1]}: {text}{did_you_mean(key[1], text)}" if key else text + choice_meant(text)
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Make of what a command raises its one line and exit code 1; with HYDRA_FULL_ERROR=1 the traceback, as run.py.
+
+    Args:
+        main: returns an exit code.
+    """
+
+    @functools.wraps(main)
+    def told(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except Exception as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(one_line(error), file=sys.stderr)
+            return 1
+
+    return told
 
 
 def _on_one_line(error: BaseException) -> str:

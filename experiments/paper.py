@@ -18,7 +18,7 @@ from statistics import fmean
 
 from experiments import claims
 from experiments.configs import CONF_DIR, compose
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.report import __main__ as report
 from experiments.runs import Run
 
@@ -150,6 +150,7 @@ class Workers:
         return ""
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is missing, judge the claims, write the report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.paper", description="Run the paper's experiments.")
@@ -169,9 +170,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
     finally:
         signal.signal(signal.SIGTERM, before)
     code = claims.main([str(runs)]) or report.main([str(runs)])

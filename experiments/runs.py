@@ -283,6 +283,27 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def link_atomically(path: Path, other: Path) -> Path:
+    """Give a file a second name, whoever had that before; copy it where the file system has no hard links.
+
+    Args:
+        path: the file.
+        other: the name.
+
+    Returns:
+        ``other``.
+    """
+
+    def link(unfinished: Path) -> None:
+        unfinished.unlink()
+        try:
+            os.link(path, unfinished)
+        except OSError:
+            shutil.copyfile(path, unfinished)
+
+    return write_atomically(other, link)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -25,7 +25,7 @@ import numpy as np
 from experiments.benchmark_machine import load_average, machine, peak_bytes, watch
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.runs import write_atomically
 from lightning_modules.errors import InputError
 
@@ -267,6 +267,7 @@ def report(options: argparse.Namespace) -> str:
     return text
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.scale", description=(__doc__ or "").splitlines()[0])
@@ -280,16 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", help="further settings, as for run.py: precision=float32")
     options = parser.parse_intermixed_args(arguments)
     wait_briefly()
-    try:
-        if options.one:
-            options.one.write_text(json.dumps(measure(options.box_px[0], options.n[0], options.settings)))
-            return 0
-        text = report(options)
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(one_line(error), file=sys.stderr)
-        return 1
+    if options.one:
+        options.one.write_text(json.dumps(measure(options.box_px[0], options.n[0], options.settings)))
+        return 0
+    text = report(options)
     print(f"{text}\n{options.output.resolve()}")
     return 0
 

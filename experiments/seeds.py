@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.overrides import overrides_of
 from experiments.run_folders import FAILED, FINISHED, RunFolder, find
 from experiments.runs import write_atomically
@@ -143,6 +143,7 @@ def table(groups: Sequence[Seeds]) -> str:
     return "\n".join(lines)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and write seeds.json; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.seeds", description=(__doc__ or "").splitlines()[0])
@@ -150,13 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics", nargs="+", default=COLUMNS, help="keys of metrics.json")
     parser.add_argument("-o", "--output", type=Path, help="default: seeds.json in the first folder")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        groups = collect(find(options.runs), options.metrics)
-        text = json.dumps([asdict(group) for group in groups], indent=2) + "\n"
-        path = write_atomically(options.output or options.runs[0] / "seeds.json", lambda path: path.write_text(text))
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    groups = collect(find(options.runs), options.metrics)
+    text = json.dumps([asdict(group) for group in groups], indent=2) + "\n"
+    path = write_atomically(options.output or options.runs[0] / "seeds.json", lambda path: path.write_text(text))
     print(f"{table(groups)}\n{path}")
     return 0
 

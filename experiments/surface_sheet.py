@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments import figure_style as look
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.surfaces import Volume, frame_of, render, threshold_of
 
 PICTURE_IN = 1.5
@@ -43,6 +43,7 @@ def sheet(volumes: Mapping[str, Volume], path: Path, threshold: float | None = N
         return look.save(fig, path)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the volumes of a run or a folder; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -54,14 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--threshold", type=float, help="density of the surfaces; default: between solvent and particle"
     )
     options = parser.parse_args(arguments)
-    try:
-        from experiments.volumes import stored
+    from experiments.volumes import stored
 
-        path = options.out or options.folder / "surfaces.png"
-        sheet(stored(options.folder), path, options.threshold, title=options.folder.resolve().name)
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    path = options.out or options.folder / "surfaces.png"
+    sheet(stored(options.folder), path, options.threshold, title=options.folder.resolve().name)
     print(path)
     return 0
 

@@ -15,7 +15,7 @@ from experiments.catalogue import about, place
 from experiments.configs import CONF_DIR
 from experiments.evidence import Evidence, describe, group
 from experiments.figures_of_the_paper import FIGURES
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.report.numbers import BRIEF
 from experiments.run_folders import RunFolder, find
 from experiments.runs import write_atomically
@@ -162,6 +162,7 @@ def write(found: Sequence[RunFolder], readme: Path, figures_page: Path) -> None:
     write_atomically(figures_page, lambda unfinished: unfinished.write_text(own, encoding="utf-8"))
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.tables", description="Write measured numbers down.")
@@ -173,11 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--figures", type=Path, default=ROOT / "experiments" / "README.md", help="made if it is missing"
     )
     options = parser.parse_args(arguments)
-    try:
-        write(find(options.runs), options.readme, options.figures)
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    write(find(options.runs), options.readme, options.figures)
     print(f"{options.readme}\n{options.figures}")
     return 0
 

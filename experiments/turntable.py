@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.ray_caster import view_of_box
 from experiments.runs import write_atomically
 from experiments.surfaces import STEEL, mesh, threshold_of
@@ -136,6 +136,7 @@ def _light() -> dict[str, float]:
     return {"x": float(right), "y": float(-down), "z": float(-near / CLIP_DEPTH)}
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a run's volumes; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -147,11 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--threshold", type=float, help="density of the surfaces; default: between solvent and particle"
     )
     options = parser.parse_args(arguments)
-    try:
-        path = _write_page(options.folder, options.out, options.threshold)
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
+    path = _write_page(options.folder, options.out, options.threshold)
     print(path)
     return 0
 

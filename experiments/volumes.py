@@ -21,7 +21,7 @@ from experiments.building import particles_of, read_latents, trained_model
 from experiments.fsc import VolumeDiversity, spherical_mask
 from experiments.hardware import best_device
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.runs import Run, write_atomically
 from experiments.volume_decoder import Volume, VolumeDecoder, decode
 from lightning_modules.cryo_vae import CryoVAE
@@ -176,6 +176,7 @@ def on_best_device(run: Run, model: CryoVAE) -> VolumeDecoder:
     return VolumeDecoder.of(model).to(best_device(run.config.trainer.accelerator))
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Decode volumes as the command line says; returns the exit code."""
     options = _options(arguments)
@@ -186,9 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the volumes written so far are whole", file=sys.stderr)
         return 130
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
     print(f"{n_written} volumes in {folder}")
     return 0
 

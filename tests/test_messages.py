@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 
 from experiments import configs
-from experiments.messages import one_line
+from experiments.messages import command, one_line
 from experiments.schema import SCHEMAS
 from lightning_modules.errors import InputError
 
@@ -91,6 +91,25 @@ def test_an_unexpected_error_says_its_type_and_where_to_look() -> None:
 
 def test_an_error_without_a_message_still_says_something() -> None:
     assert one_line(ZeroDivisionError()).startswith("ZeroDivisionError")
+
+
+def test_a_command_ends_in_one_line_or_in_a_traceback_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @command
+    def main(code: int) -> int:
+        """Fail, or return."""
+        if code:
+            raise InputError("poses.pkl: no such file")
+        return code
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert main(0) == 0
+    assert main(1) == 1
+    assert capsys.readouterr().err == "poses.pkl: no such file\n"
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(InputError):
+        main(1)
 
 
 def test_every_key_has_a_line_of_help() -> None:

@@ -11,7 +11,7 @@ from experiments.audit.reproduced import Reproduced
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import CLEAR, HIGH, LOW, Verdict
 from experiments.report.page import TEMPLATES as REPORT
-from experiments.report.page import policy
+from experiments.report.page import policy, template
 from experiments.report.pictures import Picture, encode, named, read
 from experiments.runs import write_atomically
 from lightning_modules.particle_files import ParticleFiles
@@ -61,17 +61,7 @@ def write_page(path: Path, findings: Findings) -> Path:
 
 def render(findings: Findings) -> str:
     """Return the page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number)
-    return environment.get_template("audit.html.j2").render(
+    return template(TEMPLATES / "audit.html.j2", number=number).render(
         found=findings,
         files=vars(findings.files),
         pictures=findings.pictures,

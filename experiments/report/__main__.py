@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.messages import one_line
+from experiments.messages import command
 from experiments.report.contents import gather
 from experiments.report.page import render
 from experiments.run_folders import find
 from experiments.runs import write_atomically
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read runs, write the page, print where it is; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description="Show many runs on one page.")
@@ -25,9 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; no report was written", file=sys.stderr)
         return 130
-    except Exception as error:
-        print(one_line(error), file=sys.stderr)
-        return 1
     print(f"{path} ({len(html.encode()) / 1e6:.1f} MB)")
     return 0
 

@@ -2,10 +2,15 @@
 
 import base64
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.report.contents import Contents
 from experiments.verdicts import in_short, numbers
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -16,25 +21,30 @@ def render(contents: Contents) -> str:
     All text is escaped. What is more, the page's own policy lets no script run but its own three, and lets nothing be
     fetched from anywhere.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from experiments.turntable import plotly_js, turntable_js
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(numbers=numbers, in_short=in_short)
     scripts = (plotly_js(), turntable_js(), (TEMPLATES / "page.js").read_text(encoding="utf-8"))
-    return environment.get_template("page.html.j2").render(
+    return template(TEMPLATES / "page.html.j2", numbers=numbers, in_short=in_short).render(
         contents=contents,
         policy=policy(*scripts),
         scripts=scripts,
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
+
+
+def template(path: Path, **filters: Callable[..., str]) -> "Template":
+    """Return a template that escapes all text and refuses names that nobody has set, with further filters."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    return environment.get_template(path.name)
 
 
 def policy(*scripts: str) -> str:
