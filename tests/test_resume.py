@@ -283,8 +283,8 @@ def test_an_interrupted_run_is_not_finished_and_says_so(tmp_path: Path, monkeypa
 KILLED = ("trainer.max_epochs=4", "trainer.checkpoint_every_s=0.05")
 
 
-def _carry_out_to_be_killed(folder: Path) -> None:
-    torch.set_num_threads(1)
+def _carry_out_to_be_killed(folder: Path, n_threads: int) -> None:
+    torch.set_num_threads(n_threads)
     carry_out(folder, *KILLED)
 
 
@@ -294,7 +294,7 @@ def test_a_run_that_is_killed_at_random_moments_comes_to_the_same_end(tmp_path: 
     context.set_forkserver_preload(["tests.test_resume"])
     run, positions = Run.of(compose(*settings(tmp_path / "broken"), *ONLY_TRAIN, *KILLED)), [(0, 0)]
     for _ in range(6):
-        process = context.Process(target=_carry_out_to_be_killed, args=(tmp_path / "broken",))
+        process = context.Process(target=_carry_out_to_be_killed, args=(tmp_path / "broken", torch.get_num_threads()))
         process.start()
         while process.is_alive() and not (run.checkpoint.exists() and position(run) > positions[-1]):
             time.sleep(0.01)
