@@ -27,6 +27,7 @@ from lightning_modules.particles import load_particles
 from tests.particle_sets import ctf, dump, images, rotations, shifts, stack
 
 N, D, N_TRAINED = 80, 24, 50
+OLD_RUNS = Path(__file__).parent / "old_runs"
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -204,6 +205,14 @@ def test_a_config_pickle_of_old_versions_is_the_same(usual, tmp_path):
     assert found.norm == pytest.approx(new.norm)
     folder, _, taken, model = opened(old)
     assert compare(stored_latents(folder, N_TRAINED, 2, taken.positions), model.encode()).is_same
+
+
+@pytest.mark.parametrize("version", ["1.1.1", "2.3.0", "3.5.4"])
+def test_z_of_runs_that_old_versions_made_is_reproduced_though_the_particles_have_moved(version):
+    folder, settings, taken, model = opened(OLD_RUNS / version)
+    reproduced = compare(stored_latents(folder, 48, settings.model["zdim"], taken.positions), model.encode())
+    assert (reproduced.n, reproduced.is_same) == (48, True)
+    assert reproduced.largest_of_spread < 1e-4
 
 
 class Runs:
