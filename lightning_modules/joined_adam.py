@@ -1,19 +1,25 @@
-"""Adam on all parameters at once: one operation a step, not one call for every matrix and bias."""
+"""Adam on all small parameters at once: one operation a step, not one call for every matrix and bias."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+# Elements of a matrix from which on a step is bound by memory, not by calls.
+LARGE = 1 << 16
+
 
 class JoinedAdam(torch.optim.Adam):
-    """``torch.optim.Adam``, its parameters laid end to end in one vector, and their gradients in another.
+    """``torch.optim.Adam``, its small parameters laid end to end in one vector, and their gradients in another.
 
     The parameters stay what they are to the modules that own them: each becomes a view of its stretch. To be made
-    after the module has been moved to its device, for a move would part them again.
+    after the module has been moved to its device, for a move would part them again. Large matrices stay by
+    themselves: autograd hands them a gradient where it would have to add one to a vector's stretch, which reads and
+    writes it twice more.
 
     Attributes:
-        vector: (n,) float32, what Adam sees.
+        vector: (n,) float32, what Adam sees of the small ones.
+        large: what it sees as it is.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
@@ -24,14 +30,16 @@ class JoinedAdam(torch.optim.Adam):
             lr: learning rate.
             weight_decay: as ``torch.optim.Adam`` has it.
         """
-        parts = list(parameters)
+        everything = list(parameters)
+        self.large = [part for part in everything if part.numel() >= LARGE]
+        parts = [part for part in everything if part.numel() < LARGE]
         self.vector = nn.Parameter(torch.cat([part.detach().flatten() for part in parts]))
         self.gradient = self.vector.grad = torch.zeros_like(self.vector)
         sizes = [part.numel() for part in parts]
         for part, values in zip(parts, self.vector.detach().split(sizes), strict=True):
             part.data = values.view_as(part)
         self.stretches = [(part, g.view_as(part)) for part, g in zip(parts, self.gradient.split(sizes), strict=True)]
-        super().__init__([self.vector], lr=lr, weight_decay=weight_decay, fused=True)
+        super().__init__([self.vector, *self.large], lr=lr, weight_decay=weight_decay, fused=True)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zero the gradients, to be called before a backward pass, which adds to them.
@@ -41,3 +49,5 @@ class JoinedAdam(torch.optim.Adam):
         self.gradient.zero_()
         for part, gradient in self.stretches:
             part.grad = gradient
+        for part in self.large:
+            part.grad = None

@@ -7,13 +7,16 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import LatentInit, Latents
-from lightning_modules.residual_mlp import matmul_dtype, residual_mlp
+from lightning_modules.residual_mlp import residual_mlp
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 class AmortizedEncoder(nn.Module):
-    """(mu_i, logvar_i) = f(x_i): cryoDRGN's residual MLP (``cryodrgn.models.HetOnlyVAE.encode``).
+    """(mu_i, logvar_i) = f(x_i): cryoDRGN's residual MLP (``cryodrgn.models.HetOnlyVAE.encode``), always in float32.
+
+    It sees an image once where the decoder computes every pixel: of a step's products it has a hundredth, and reading
+    its weights takes longer than using them. A copy of them in bfloat16 would have to be made in every step.
 
     Attributes:
         encoder: ``cryodrgn.models.ResidLinearMLP``, its parameters named as in cryoDRGN's checkpoints.
@@ -63,7 +66,7 @@ class AmortizedEncoder(nn.Module):
         Returns:
             mu and logvar, each (B, zdim) float32.
         """
-        mu, logvar = residual_mlp(self.encoder, x.to(matmul_dtype(x.device))[None])[0].split(self.zdim, dim=-1)
+        mu, logvar = residual_mlp(self.encoder, x.float()[None])[0].split(self.zdim, dim=-1)
         return mu, logvar
 
     def table_parameters(self) -> Iterator[nn.Parameter]:

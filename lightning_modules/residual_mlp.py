@@ -6,6 +6,7 @@ array. Here the residual is the accumulator of the product, and the rest happens
 """
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -57,6 +58,25 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> T
     return u
 
 
+def _activate(u: Tensor, slope: float) -> Tensor:
+    """Return the leaky ReLU of u, in place; torch's plain ReLU takes half the time."""
+    return torch.relu_(u) if slope == 0 else nn.functional.leaky_relu_(u, slope)
+
+
+def _sum_of_products(g: Tensor, h: Tensor, items: int) -> Tensor:
+    """Return g^T h in float32, where rows come in so many equal parts.
+
+    oneDNN lets one thread repack a transposed g. Each thread is given some of the items, and the sums are added up.
+    """
+    if g.device.type != "cpu" or g.dtype == torch.float32:
+        return torch.mm(g.t(), h).float()
+    parts = math.gcd(items, torch.get_num_threads())
+    if parts == 1:
+        return torch.mm(g.t(), h).float()
+    g, h = g.view(parts, -1, g.shape[1]), h.view(parts, -1, h.shape[1])
+    return torch.bmm(g.transpose(1, 2), h).sum(0, dtype=torch.float32)
+
+
 @functools.cache
 def _cpu_fuses() -> bool:
     """Return whether oneDNN adds bias and residual while it writes the product: what torch.compile calls, too."""
@@ -91,7 +111,7 @@ class _ResidualMLP(torch.autograd.Function):
         hidden = [x]
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             u = _affine(hidden[-1], weight, bias, residual[layer])
-            hidden.append(nn.functional.leaky_relu_(u, slope) if layer + 1 < len(weights) else u)
+            hidden.append(_activate(u, slope) if layer + 1 < len(weights) else u)
         ctx.save_for_backward(*hidden[:-1], *weights)
         ctx.slope, ctx.residual, ctx.items = slope, residual, len(biases[0])
         return hidden[-1].float()
@@ -109,7 +129,7 @@ class _ResidualMLP(torch.autograd.Function):
             wants_dw, wants_db = ctx.needs_input_grad[3 + 2 * layer : 5 + 2 * layer]
             items = 1 if layer else ctx.items
             db = g.view(items, -1, g.shape[1]).sum(1).float() if wants_db else None
-            dw = torch.mm(g.t(), h).float() if wants_dw else None
+            dw = _sum_of_products(g, h, ctx.items) if wants_dw else None
             gradients[:0] = [dw, db[0] if layer and db is not None else db]
             if layer or ctx.needs_input_grad[0]:
                 dh = _affine(g, weight.t(), None, ctx.residual[layer])

@@ -129,5 +129,7 @@ def _parameters(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[list[Tenso
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
+    """Return a parameter's gradient; zero where this process had no part of the minibatch."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

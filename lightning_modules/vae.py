@@ -98,7 +98,7 @@ class VAE(pl.LightningModule):
             lr: Adam's learning rate of the networks.
             weight_decay: of the networks.
             table_lr: SparseAdam's learning rate of the lookup table.
-            bfloat16: matrix products in bfloat16; all else stays float32.
+            bfloat16: the decoder's matrix products in bfloat16; all else stays float32.
             seed: of the noise in z, the order and the twins.
             particles_follow: the particles move to the device with the model; if not, minibatches do.
         """
@@ -143,7 +143,7 @@ class VAE(pl.LightningModule):
         return [adam, RowAdam(table, lr=self.table_lr)] if table else [adam]
 
     def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Autocast for the networks' matrix products, or nothing in float32."""
+        """Autocast for the decoder's matrix products, or nothing in float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     @abstractmethod
@@ -156,8 +156,7 @@ class VAE(pl.LightningModule):
 
     def infer(self, observed: Observed) -> tuple[Tensor, Tensor]:
         """Infer q(z) from what the encoder sees: mu and logvar, each (B, zdim)."""
-        with self.matmul_precision():
-            mu, logvar = self.latents(observed.x, observed.index)
+        mu, logvar = self.latents(observed.x, observed.index)
         return mu, logvar
 
     def elbo(self, observed: Observed, eps: Tensor, beta: float | Tensor) -> Elbo:

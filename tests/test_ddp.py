@@ -23,6 +23,7 @@ from experiments.interruption import Interrupted
 from experiments.runs import Run
 from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseTwin
 from lightning_modules.errors import InputError
+from lightning_modules.joined_adam import LARGE
 from lightning_modules.latent_inits import RandomLatents
 from lightning_modules.particles import Particles
 from lightning_modules.team import Alone, Team
@@ -88,9 +89,18 @@ def trained_by(size: int, folder: Path, particles: Particles, kind: str, **optio
         ("noise twin", 2, 1, 1),  # one of the two has nothing to do
     ],
 )
+@pytest.mark.parametrize("large", [LARGE, 64])  # in elements: matrices from there on have gradients of their own
 def test_several_processes_train_as_one_does(
-    tmp_path: Path, particles: Particles, kind: str, size: int, batch_size: int, max_epochs: int
+    tmp_path: Path,
+    particles: Particles,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    size: int,
+    batch_size: int,
+    max_epochs: int,
+    large: int,
 ) -> None:
+    monkeypatch.setattr("lightning_modules.joined_adam.LARGE", large)
     alone = model_on(particles, kind)
     start = weights(alone)
     options = {"batch_size": batch_size, "max_epochs": max_epochs}

@@ -145,3 +145,18 @@ def test_slices_of_opposite_views_are_mirror_images() -> None:
 def test_what_cryodrgn_does_not_have_is_named(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         slice_decoder(**settings)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 4])
+def test_gradients_of_weights_are_sums_over_rows_however_many_threads_share_them(n_threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    g, h = (torch.randn(8 * 37, width, generator=generator).bfloat16() for width in (48, 32))
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        found = residual_mlp_module._sum_of_products(g, h, items=8)
+    finally:
+        torch.set_num_threads(before)
+    expected = g.double().t() @ h.double()
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 2**-8 * expected.abs().max()

@@ -1,9 +1,18 @@
 """Adam on joined parameters."""
 
+import pytest
 import torch
 from torch import nn
 
-from lightning_modules.joined_adam import JoinedAdam
+from lightning_modules.joined_adam import LARGE, JoinedAdam
+
+
+@pytest.fixture(autouse=True, params=[LARGE, 100])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """All parameters are small, or the first matrix of the network is large."""
+    monkeypatch.setattr("lightning_modules.joined_adam.LARGE", request.param)
+    n_elements: int = request.param
+    return n_elements
 
 
 def network() -> nn.Module:
@@ -46,6 +55,15 @@ def test_weights_and_optimizer_continue_from_their_states() -> None:
     descend(continued, after, range(5, 8))
     for expected, found in zip(whole.parameters(), continued.parameters(), strict=True):
         assert torch.equal(expected, found)
+
+
+def test_a_large_matrix_stays_by_itself(large: int) -> None:
+    model = network()
+    optimizer = JoinedAdam(model.parameters(), lr=1e-2)
+    n_large = sum(p.numel() for p in model.parameters() if p.numel() >= large)
+    assert len(optimizer.vector) == sum(p.numel() for p in model.parameters()) - n_large
+    optimizer.zero_grad()
+    assert (model[0].weight.grad is None) == (n_large > 0)
 
 
 def test_gradients_that_were_let_go_are_found_again() -> None:

@@ -107,7 +107,8 @@ def test_bfloat16_is_near_float32(particles: Particles) -> None:
     index, eps = torch.arange(6), torch.randn(6, ZDIM)
     models = [cryo_vae(particles, bfloat16=bfloat16) for bfloat16 in (False, True)]
     exact, rounded = (model.elbo(model.observe(index), eps, 0.25) for model in models)
-    assert exact.kl != rounded.kl
+    assert exact.kl == rounded.kl  # the encoder is in float32 either way
+    assert exact.reconstruction != rounded.reconstruction
     torch.testing.assert_close(rounded.total, exact.total, rtol=5e-3, atol=0)
 
 

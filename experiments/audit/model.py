@@ -50,7 +50,7 @@ class ForeignEncoder(AmortizedEncoder):
 
 
 class AuditedVAE(CryoVAE):
-    """A model of cryoDRGN: its encoder in float32, as ``train_vae.eval_z`` has it, whatever the decoder is in.
+    """A model of cryoDRGN, whose encoder may see more pixels than the loss compares.
 
     Attributes:
         compared: (M,) pixels of what the encoder may see in which images are compared; None: all.
@@ -66,11 +66,6 @@ class AuditedVAE(CryoVAE):
         pixels = self.compared.to(seen.y.device)
         ctf = None if seen.ctf is None else seen.ctf[:, pixels]
         return seen._replace(y=seen.y[:, pixels], ctf=ctf)
-
-    def infer(self, observed: Observed) -> tuple[Tensor, Tensor]:
-        """Infer q(z): mu and logvar, each (B, zdim)."""
-        mu, logvar = self.latents(observed.x, observed.index)
-        return mu, logvar
 
 
 def model_of(
