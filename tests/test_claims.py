@@ -244,7 +244,7 @@ def test_runs_of_another_setting_are_judged_apart(right, copy):
             options = (f"+exp={exp}", f"seed={seed}", "trainer.max_epochs=60")
             world.make(copy, *options, metrics=world.numbers(seed), mu=world.informed(seed), volumes=world.blobs(seed))
     first, second = judge(find([copy]))
-    assert "20 epochs" in first.setting and "60 epochs" in second.setting
+    assert "16 epochs" in first.setting and "60 epochs" in second.setting
     assert first.to_json()["claims"] == judge(find([right]))[0].to_json()["claims"]
     assert second.judged[0].why == "missing run: vlt_zero"
 

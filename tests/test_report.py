@@ -108,7 +108,7 @@ def test_what_is_missing_unfinished_failed_or_damaged_is_said(report):
     text = re.sub(r"\s+", " ", report.read_text())
     missing = text[text.index('<section id="missing">') : text.index('<section id="grid">')]
     assert "<code>vlt_random</code>, <code>evil_twin_permuted</code>, " in missing
-    assert "5 of 20 epochs done" in missing
+    assert "5 of 16 epochs done" in missing
     assert "loss became &lt;b&gt;nan&lt;/b&gt;; lower lr" in missing
     assert "metrics.json: not valid JSON" in missing
 

@@ -34,15 +34,15 @@ def folder(tmp_path):
 
 def test_a_run_without_metrics_is_unfinished_and_says_how_far_it_came(folder):
     found = look(folder)
-    assert (found.status, found.problem, found.name, found.seed) == (UNFINISHED, "5 of 20 epochs done", "baseline", 3)
+    assert (found.status, found.problem, found.name, found.seed) == (UNFINISHED, "5 of 16 epochs done", "baseline", 3)
 
 
 @pytest.mark.parametrize("log, status, problem", [
     (TRACEBACK, FAILED, "loss became nan; lower lr"),
     (WITHOUT_WORDS, FAILED, "MemoryError"),
-    (TRACEBACK + STARTED_AGAIN, UNFINISHED, "5 of 20 epochs done"),
-    (INTERRUPTED, UNFINISHED, "5 of 20 epochs done"),
-    ("no log line at all", UNFINISHED, "5 of 20 epochs done"),
+    (TRACEBACK + STARTED_AGAIN, UNFINISHED, "5 of 16 epochs done"),
+    (INTERRUPTED, UNFINISHED, "5 of 16 epochs done"),
+    ("no log line at all", UNFINISHED, "5 of 16 epochs done"),
 ])  # fmt: skip
 def test_the_last_attempt_decides_whether_it_failed(folder, log, status, problem):
     (folder / "run.log").write_text(log)
