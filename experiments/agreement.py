@@ -20,6 +20,7 @@ from experiments.fsc import matched_fsc_auc, spherical_mask
 from experiments.metrics import Floats, Indices, checked, drawn, untied
 from experiments.runs import Run
 from lightning_modules.errors import InputError
+from lightning_modules.safe_numpy import load_npz
 
 REFERENCES = 4_000  # particles whose neighbours are looked at
 _DISTANCES_AT_ONCE = 4_000_000  # 32 MB of float64
@@ -204,8 +205,8 @@ def _means(folder: Path) -> tuple[Indices, Floats]:
     from experiments.building import read_latents
 
     mu = checked(read_latents(folder).mu)
-    with np.load(folder / "latents.npz", allow_pickle=False) as stored:
-        return stored["index"] if "index" in stored else np.arange(len(mu)), mu
+    stored = load_npz(folder / "latents.npz")
+    return stored["index"] if "index" in stored else np.arange(len(mu)), mu
 
 
 def _first_volumes_auc(folder_a: Path, folder_b: Path) -> float | None:

@@ -114,7 +114,8 @@ def check(config: DictConfig) -> DictConfig:
         if resolved.data.get(name):
             # The same name means another file in another folder: it would find the wrong run.
             resolved.data[name] = os.path.abspath(Path(resolved.data[name]).expanduser())  # noqa: PTH100
-    for key, value, allowed in _described(resolved):
+    # A value that refers to another is wrong because that one is, and only that one can be mended.
+    for key, value, allowed in sorted(_described(resolved), key=lambda found: _refers(config, found[0])):
         if value is None:
             continue
         if allowed["one_of"] and value not in allowed["one_of"]:
@@ -125,6 +126,12 @@ def check(config: DictConfig) -> DictConfig:
         if allowed["above"] is not None and not value > allowed["above"]:
             raise InputError(f"{key}={value}: expected a value above {allowed['above']} ({allowed['help']})")
     return resolved
+
+
+def _refers(config: DictConfig, key: str) -> bool:
+    """Return whether a key's value is that of another key."""
+    above, _, name = key.rpartition(".")
+    return OmegaConf.is_interpolation(OmegaConf.select(config, above) if above else config, name)
 
 
 def _described(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from experiments.configs import NOT_DATA
 from experiments.overrides import overrides_of
 from experiments.run_folders import FINISHED, RunFolder
 from lightning_modules.errors import InputError
+from lightning_modules.safe_numpy import load_npz
 
 # What two runs must share to be compared. An experiment is free in the rest: encoder, zdim, latents, what is seen.
 SETTING = ("batch_size", "lr", "precision", "weight_decay", "beta", "beta_control", "decoder")
@@ -151,8 +152,7 @@ def variant_of(config: dict[str, Any]) -> tuple[str, ...]:
 def latents_of(run: RunFolder) -> NDArray[np.float32] | None:
     """Return mu (N, zdim) of a run; None where it cannot be read."""
     try:
-        with np.load(run.folder / "latents.npz", allow_pickle=False) as stored:
-            mu: NDArray[np.float32] = stored["mu"]
-            return mu
-    except (OSError, ValueError, KeyError):
+        mu: NDArray[np.float32] = load_npz(run.folder / "latents.npz")["mu"]
+        return mu
+    except (OSError, InputError, KeyError):
         return None

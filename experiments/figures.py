@@ -25,6 +25,7 @@ from experiments.messages import one_line
 from experiments.reconstructions import RECONSTRUCTIONS
 from experiments.runs import Run
 from lightning_modules.errors import InputError
+from lightning_modules.safe_numpy import load_npz
 
 __all__ = [
     "displaced_latents",
@@ -142,13 +143,7 @@ def _arrays(path: Path, *needed: str) -> dict[str, Any]:
     Raises:
         InputError: it is missing or damaged, or lacks an array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); repeat that run with overwrite=true"
-        ) from None
+    arrays = load_npz(path)
     for name in needed:
         if name not in arrays:
             raise InputError(f"{path}: there is no array {name} in it; repeat that run with overwrite=true")

@@ -6,8 +6,6 @@ settings of ``cryodrgn analyze`` (umap-learn's defaults), as in the paper.
 
 import hashlib
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from experiments.hardware import threads_kept
 from experiments.metrics import drawn
 from experiments.runs import write_atomically
+from lightning_modules.errors import InputError
+from lightning_modules.safe_numpy import load_npz
 
 Floats = NDArray[np.float64]
 AxisLabels = tuple[str, str]
@@ -215,9 +215,8 @@ def _principal_axes(z: Floats) -> Floats:
 def _read_cache(path: Path) -> dict[str, Any]:
     """Return what an earlier map left; nothing where there is none or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return load_npz(path)
+    except (OSError, InputError):
         return {}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_modules.errors import InputError
+from lightning_modules.safe_numpy import load_npy, load_npz
 
 N_FIRST = 6
 """The paper shows the volumes of the first six particles."""
@@ -143,14 +144,13 @@ def _read(path: Path) -> NDArray[np.float32]:
     try:
         if path.suffix == ".txt":
             return np.loadtxt(path, dtype=np.float32, ndmin=1)
-        loaded = np.load(path, allow_pickle=False)
         if path.suffix == ".npy":
-            return np.asarray(loaded, dtype=np.float32)
-        with loaded:
-            key = next((key for key in ("z", "mu") if key in loaded), None)
-            if key is None:
-                raise InputError(f"{path}: holds {', '.join(loaded) or 'nothing'}, expected z or mu")
-            return np.asarray(loaded[key], dtype=np.float32)
+            return np.asarray(load_npy(path), dtype=np.float32)
+        loaded = load_npz(path)
+        key = next((key for key in ("z", "mu") if key in loaded), None)
+        if key is None:
+            raise InputError(f"{path}: holds {', '.join(loaded) or 'nothing'}, expected z or mu")
+        return np.asarray(loaded[key], dtype=np.float32)
     except InputError:
         raise
     except Exception as error:

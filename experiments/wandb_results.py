@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.runs import Run
+from lightning_modules.safe_numpy import load_npz
 
 if TYPE_CHECKING:
     import wandb
@@ -74,17 +75,17 @@ def latents_table(run: Run) -> wandb.Table:
     import wandb
 
     columns: dict[str, Any] = {}
-    with np.load(run.folder / "latents.npz", allow_pickle=False) as stored:
-        mu = stored["mu"]
-        columns["particle"] = stored["index"] if "index" in stored else np.arange(len(mu))
-        columns |= {f"mu_{d + 1}": mu[:, d] for d in range(mu.shape[1])}
-        columns |= {name: stored[name] for name in stored.files if stored[name].shape == (len(mu),)}
+    stored = load_npz(run.folder / "latents.npz")
+    mu = stored["mu"]
+    columns["particle"] = stored["index"] if "index" in stored else np.arange(len(mu))
+    columns |= {f"mu_{d + 1}": mu[:, d] for d in range(mu.shape[1])}
+    columns |= {name: array for name, array in stored.items() if array.shape == (len(mu),)}
     columns.pop("index", None)
     mapped = run.folder / "latent_map.npz"
     if mapped.exists():
-        with np.load(mapped, allow_pickle=False) as stored:
-            if len(stored["xy"]) == len(mu):
-                columns |= {"map_x": stored["xy"][:, 0], "map_y": stored["xy"][:, 1]}
+        xy = load_npz(mapped)["xy"]
+        if len(xy) == len(mu):
+            columns |= {"map_x": xy[:, 0], "map_y": xy[:, 1]}
     rows = np.arange(len(mu))
     if len(rows) > ROWS:
         rows = np.sort(np.random.default_rng(0).choice(rows, ROWS, replace=False))

@@ -19,7 +19,7 @@ from experiments.audit.particles import AuditedData, take
 from experiments.audit.reproduced import Reproduced, compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import AMORTIZING, BOTH, MEMORIZING, UNKNOWN, judge
-from experiments.configs import compose
+from experiments.configs import check, compose
 from experiments.inference import ElboTerms
 from experiments.runs import execute
 from lightning_modules.errors import InputError
@@ -176,6 +176,11 @@ def test_an_audit_verifies(audited):
     from experiments.verify import FAILS, verify
 
     assert [finding for finding in verify(audited.folder) if finding.verdict == FAILS] == []
+
+
+def test_a_wrong_number_is_told_by_the_key_that_can_be_mended():
+    with pytest.raises(InputError, match=r"^audit\.n_particles=1: expected at least 2"):
+        check(compose("+exp=audit", "audit.run=x", "audit.n_particles=1"))
 
 
 def test_unseen_particles_are_those_that_the_index_leaves_out(usual, data):
