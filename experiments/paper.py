@@ -35,11 +35,11 @@ STAGES: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
         "heldout", "augmented_encoder", "augmented_heldout", "shift_1px_consistent", "rotate_90_consistent",
         "augmented_shift_1px", "augmented_rotate_90", "heldout_vlt", "mnist_shift_1", "mnist_shift_5",
     )),
+    ((0,), ("baseline_large", "evil_twin_noise_standard", "vlt_pretrained", "vlt_permuted", "vlt_random_clusters")),
     ((1,), (
         "evil_twin_permuted_large", "evil_twin_noise", "vlt_random", "vlt_zero", "evil_twin_permuted",
         "vlt_zero_frozen", "vlt_random_frozen", "vlt_pretrained_frozen", "evil_twin_permuted_small", "heldout",
     )),
-    ((0,), ("baseline_large", "evil_twin_noise_standard", "vlt_pretrained", "vlt_permuted", "vlt_random_clusters")),
 )  # fmt: skip
 ROOT = CONF_DIR.parent
 RUN = (sys.executable, "run.py", "trainer.enable_progress_bar=false")
