@@ -143,7 +143,10 @@ def _arrays(path: Path, *needed: str) -> dict[str, Any]:
     Raises:
         InputError: it is missing or damaged, or lacks an array.
     """
-    arrays = load_npz(path)
+    try:
+        arrays = load_npz(path)
+    except InputError as error:
+        raise InputError(f"{error}; or repeat that run with overwrite=true") from None
     for name in needed:
         if name not in arrays:
             raise InputError(f"{path}: there is no array {name} in it; repeat that run with overwrite=true")

@@ -252,7 +252,7 @@ def test_a_list_of_z_is_read_from_text_npy_npz_and_latents(tmp_path, encoder_run
         ("z.txt", "1 2 x\n", "cannot be read"),
         ("z.txt", "1 nan 2\n", "not finite"),
         ("z.csv", "1,2,3\n", "ends in .txt, .npy, .npz"),
-        ("z.npz", "no archive", "cannot be read"),
+        ("z.npz", "no archive", "damaged: File is not a zip file"),
     ],
 )
 def test_a_file_that_holds_no_z_is_one_clear_line(tmp_path, name, content, message):
