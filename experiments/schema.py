@@ -369,7 +369,7 @@ class Config:
     lr: float = key("Adam's learning rate", above=0)
     table_lr: float = key("SparseAdam's learning rate for the lookup table", above=0)
     zdim: int = key("size of z", at_least=1)
-    precision: Precision = key("float32, bfloat16, or auto: what the hardware does well")
+    precision: Precision = key("of the decoder's products: float32, bfloat16, or auto: what the hardware does well")
     weight_decay: float = key("Adam's", at_least=0)
     beta: Any = key("weight of the KL; null: 1/zdim; or cryoDRGN's schedules a, b, c, d")
     beta_control: float | None = key("strength of KL control", above=0)
