@@ -73,3 +73,26 @@ def test_gradients_that_were_let_go_are_found_again() -> None:
     cleared.zero_grad(set_to_none=True)
     descend(cleared, optimizer)
     assert torch.equal(kept[0].weight, cleared[0].weight)
+
+
+def test_moments_that_die_away_end_at_nothing_and_change_no_weight() -> None:
+    smallest_normal = torch.finfo(torch.float32).tiny
+    dead, model = network(), network()
+    plain = torch.optim.Adam(dead.parameters(), lr=1e-2, fused=True)
+    joined = JoinedAdam(model.parameters(), lr=1e-2)
+    steps = range(1500)
+    for net, optimizer in ((dead, plain), (model, joined)):
+        for step in steps:
+            optimizer.zero_grad()
+            x = torch.randn(4, 7, generator=torch.Generator().manual_seed(step))
+            (net(x).square().mean() * (step < 5)).backward()  # then the gradient is zero for good
+            optimizer.step()
+
+    def n_denormal(optimizer: torch.optim.Optimizer) -> int:
+        moments = [state["exp_avg"] for state in optimizer.state.values()]
+        return sum(int(((m != 0) & (m.abs() < smallest_normal)).sum()) for m in moments)
+
+    assert n_denormal(plain) > 0
+    assert n_denormal(joined) == 0
+    for expected, found in zip(dead.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
