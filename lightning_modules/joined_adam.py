@@ -44,6 +44,7 @@ class JoinedAdam(torch.optim.Adam):
             part.data = values.view_as(part)
         self.stretches = [(part, g.view_as(part)) for part, g in zip(parts, self.gradient.split(sizes), strict=True)]
         super().__init__([self.vector, *self.large], lr=lr, weight_decay=weight_decay, fused=True)
+        self.n_steps = 0
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zero the gradients, to be called before a backward pass, which adds to them.
@@ -63,8 +64,14 @@ class JoinedAdam(torch.optim.Adam):
         processor takes a hundred times longer over such numbers: after some thousand steps, half of a step's time.
         """
         result = super().step(closure)
-        for state in self.state.values() if self.vector.device.type == "cpu" else ():
-            if int(state["step"]) % EVERY == 0:
+        self.n_steps += 1
+        if self.n_steps % EVERY == 0 and self.vector.device.type == "cpu":
+            for state in self.state.values():
                 for name in ("exp_avg", "exp_avg_sq"):
                     state[name].copy_(torch.nn.functional.hardshrink(state[name], NOTHING))
         return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue, counting from the step that the state was saved after."""
+        super().load_state_dict(state_dict)
+        self.n_steps = max((int(state["step"]) for state in self.state.values()), default=0)

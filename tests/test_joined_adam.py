@@ -52,6 +52,7 @@ def test_weights_and_optimizer_continue_from_their_states() -> None:
     after = JoinedAdam(continued.parameters(), lr=1e-2)
     continued.load_state_dict(interrupted.state_dict())
     after.load_state_dict(before.state_dict())
+    assert after.n_steps == before.n_steps == 5
     descend(continued, after, range(5, 8))
     for expected, found in zip(whole.parameters(), continued.parameters(), strict=True):
         assert torch.equal(expected, found)
