@@ -61,7 +61,7 @@ class JoinedAdam(torch.optim.Adam):
         """Take a step; on a processor, forget moments that have died away.
 
         A unit that is never active has no gradient. Its moments decay until float32 can hardly hold them, and a
-        processor takes a hundred times longer over such numbers: after some thousand steps, half of a step's time.
+        processor is slow with such numbers: after some thousand steps they take half of a step's time.
         """
         result = super().step(closure)
         self.n_steps += 1

@@ -15,7 +15,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 class AmortizedEncoder(nn.Module):
     """(mu_i, logvar_i) = f(x_i): cryoDRGN's residual MLP (``cryodrgn.models.HetOnlyVAE.encode``), always in float32.
 
-    It sees an image once where the decoder computes every pixel: of a step's products it has a hundredth, and reading
+    It sees an image once where the decoder computes every pixel: it has a small part of a step's products, and reading
     its weights takes longer than using them. A copy of them in bfloat16 would have to be made in every step.
 
     Attributes:
