@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,15 @@ COLUMNS = {
     "metrics, us": "metrics, µs",
     "figure, us": "figure, µs",
 }
+# For each D and N a list of pairs: what was measured of the reference, and of N.
+Found = dict[int, dict[int, list[list[dict[str, Any]]]]]
 PEAKS = {"training, MB": "training", "encoding, MB": "encoding", "metrics, MB": "metrics and figure"}
 
 
 def stand_in(settings: Sequence[str], n: int, path: Path) -> tuple["Particles", np.ndarray]:
     """Return N particles whose images are a sparse file, and some images (n, M) with which :func:`fill` fills it."""
     from experiments.building import particles_of
+    from lightning_modules.memory import map_floats
 
     few = particles_of(check(compose(*settings, f"data.n_particles={min(n, N_REAL)}")))
     again = np.arange(n) % len(few)
@@ -58,7 +61,7 @@ def stand_in(settings: Sequence[str], n: int, path: Path) -> tuple["Particles", 
     assert few.ctf_params is not None and few.labels is not None
     particles = dataclasses.replace(
         few,
-        images=_mapped(path, (n, few.images.shape[1])),
+        images=map_floats(path, (n, few.images.shape[1])),
         rotations=few.rotations[again],
         shifts_px=few.shifts_px[again],
         ctf_params=few.ctf_params[again],
@@ -67,12 +70,6 @@ def stand_in(settings: Sequence[str], n: int, path: Path) -> tuple["Particles", 
         on_disk=True,
     )
     return particles, few.images.numpy()
-
-
-def _mapped(path: Path, shape: tuple[int, int]) -> Any:
-    import torch
-
-    return torch.from_numpy(np.memmap(path, np.float32, "c", shape=shape))
 
 
 def fill(path: Path, rows: np.ndarray, images: np.ndarray) -> None:
@@ -208,17 +205,18 @@ def measure(box_px: int, n: int, settings: Sequence[str]) -> dict[str, float | N
     return found
 
 
-def compare(box_px: int, sizes: Sequence[int], rounds: int, settings: Sequence[str]) -> dict[int, list[Any]]:
-    """Measure every N, taking turns with the reference; return for each a list of pairs, the reference's first.
+def compare(options: argparse.Namespace) -> Iterator[Found]:
+    """Measure every D and N, taking turns with the reference; yield all that was found so far, after every pair.
 
     Raises:
         InputError: a process failed.
     """
-    found: dict[int, list[Any]] = {n: [] for n in sizes}
-    for _ in range(rounds):
-        for n in sizes:
-            found[n].append([_in_a_process(box_px, each, settings) for each in (REFERENCE, n)])
-    return found
+    found: Found = {}
+    for box_px in options.box_px:
+        for n in options.rounds * options.n:
+            pair = [_in_a_process(box_px, each, options.settings) for each in (REFERENCE, n)]
+            found.setdefault(box_px, {}).setdefault(n, []).append(pair)
+            yield found
 
 
 def _in_a_process(box_px: int, n: int, settings: Sequence[str]) -> dict[str, float | None]:
@@ -238,7 +236,7 @@ def ratio(pairs: Sequence[Any], key: str) -> float:
     return statistics.median(other[key] / reference[key] for reference, other in pairs)
 
 
-def table(found: dict[int, dict[int, list[Any]]]) -> str:
+def table(found: Found) -> str:
     """Lay out, for each D and N, the least cost per particle, its ratio to the reference's, and the peaks in MB."""
     titles = ["D", "N", *COLUMNS.values()]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
@@ -254,17 +252,21 @@ def table(found: dict[int, dict[int, list[Any]]]) -> str:
 
 
 def report(options: argparse.Namespace) -> str:
-    """Measure all, write scale.json and scale.md, and return the latter's text."""
-    before = load_average()
-    found = {d: compare(d, options.n, options.rounds, options.settings) for d in options.box_px}
-    about = machine() | {"load_before": before, "load_after": load_average()}
-    head = ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
-    stands = f"Images: a sparse file of all N, with {N_REAL} real ones, again and again, where the steps look."
-    text = f"{head}\n\n{stands} {table(found)}"
-    content = json.dumps({**about, "images": stands, "found": found}, indent=2) + "\n"
-    write_atomically(options.output / "scale.json", lambda path: path.write_text(content))
-    write_atomically(options.output / "scale.md", lambda path: path.write_text(text))
+    """Measure all, write scale.json and scale.md after every pair, and return the latter's text."""
+    before, text = load_average(), ""
+    for found in compare(options):
+        about = machine() | {"load_before": before, "load_after": load_average()}
+        head = ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
+        stands = f"Images: a sparse file of all N, with {N_REAL} real ones, again and again, where the steps look."
+        text = f"{head}\n\n{stands} {table(found)}"
+        content = json.dumps({**about, "images": stands, "found": found}, indent=2) + "\n"
+        _write(options.output / "scale.json", content)
+        _write(options.output / "scale.md", text)
     return text
+
+
+def _write(path: Path, content: str) -> None:
+    write_atomically(path, lambda unfinished: unfinished.write_text(content))
 
 
 @command

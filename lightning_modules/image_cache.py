@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError
 from lightning_modules.image_stacks import StackReader
+from lightning_modules.memory import map_floats
 from lightning_modules.preprocessing import Preprocessing
 from lightning_modules.regular_files import is_regular, read_bytes
 
@@ -224,8 +225,7 @@ def _map(stored: Path, shape: tuple[int, int], about: About) -> Tensor:
     for start, length, crc in pieces[:: max(1, -(-len(pieces) // PIECES_LOOKED_AT))]:
         if zlib.crc32(_piece(stored, start, length)) != crc:
             raise ValueError("a checksum is wrong")
-    # Mode "c" never writes to the file, and spares torch its warning about read-only memory.
-    return torch.from_numpy(np.memmap(stored, "<f4", "c", about.start, shape))
+    return map_floats(stored, shape, about.start)
 
 
 def _piece(path: Path, start: int, length: int) -> bytes:

@@ -1,10 +1,18 @@
 """How the process asks the operating system for memory."""
 
 import ctypes
+import mmap
 import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 # mallopt's parameters, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# mmap's flag, from Linux's asm-generic/mman-common.h; Python has no name for it
+MAP_NORESERVE = 0x4000
 
 
 def keep_freed_memory() -> None:
@@ -19,3 +27,25 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(parameter, 1 << 30)
+
+
+def map_floats(path: Path, shape: tuple[int, ...], start: int = 0) -> Tensor:
+    """Map little-endian float32 numbers of a file into memory. They may be more than fit: none is read before its use.
+
+    What is written to the tensor is never written to the file. For that Linux would reserve memory as large as the
+    file, and refuse where there is less; it is asked not to.
+
+    Args:
+        path: the file.
+        shape: of the tensor.
+        start: bytes of the file before it.
+
+    Raises:
+        OSError: the file cannot be mapped.
+        TypeError: it is too short.
+    """
+    if not sys.platform.startswith("linux"):
+        return torch.from_numpy(np.memmap(path, "<f4", "c", start, shape))
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
+    return torch.from_numpy(np.ndarray(shape, "<f4", content, start))

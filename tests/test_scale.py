@@ -63,9 +63,21 @@ def test_every_n_takes_turns_with_the_reference(
     assert "| 64 | 20,000 | 3 (2.00)" in shown and "| 64 | 20,000 | 20 | 20 | 20 |" in shown
 
 
-def test_a_failed_process_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(scale, "watch", lambda _: Watched(1, "a log\nout of memory", 1.0, None))
-    assert scale.main(["--n", "20000", "--box-px", "64"]) == 1
+def test_a_failed_process_is_one_line_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def process(command: list[object]) -> Watched:
+        if len(asked := [*processes, command]) > 2:
+            return Watched(1, "a log\nout of memory", 1.0, None)
+        processes[:] = asked
+        found = dict.fromkeys([*scale.COLUMNS, *scale.PEAKS], 1.0)
+        Path(str(command[command.index("--one") + 1])).write_text(json.dumps(found))
+        return Watched(0, "", 1.0, None)
+
+    processes: list[list[object]] = []
+    monkeypatch.setattr(scale, "watch", process)
+    assert scale.main(["--n", "20000", "30000", "--box-px", "64", "--output", str(tmp_path)]) == 1
+    assert json.loads((tmp_path / "scale.json").read_text())["found"]["64"].keys() == {"20000"}
     assert capsys.readouterr().err.splitlines()[-1] == (
         "D=64 N=10000: the process failed; it ended: a log out of memory"
     )

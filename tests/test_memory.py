@@ -1,0 +1,41 @@
+"""Images that are more than fit into memory can be mapped all the same."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_modules.memory import map_floats
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="how much memory there is, is read from Linux's /proc")
+def test_a_file_larger_than_memory_and_swap_can_be_mapped(tmp_path: Path) -> None:
+    total = sum(
+        int(line.split()[1])
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith(("MemTotal", "SwapTotal"))
+    )
+    n, path = 4 * total * 1024 // 4 // 1000, tmp_path / "images"  # four times all totals, in rows of 1000 numbers
+    try:
+        os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 4000 * n)
+    except OSError as error:
+        pytest.skip(f"the file system holds no such file, be it sparse: {error}")
+    last = np.arange(1000, dtype="<f4")
+    with path.open("r+b") as file:
+        file.seek(4000 * (n - 1))
+        file.write(last.tobytes())
+    images = map_floats(path, (n, 1000))
+    assert torch.equal(images[torch.tensor([0, n - 1])], torch.stack([torch.zeros(1000), torch.from_numpy(last)]))
+    assert path.stat().st_blocks * 512 < 1e6, "sparse"
+
+
+def test_numbers_are_read_from_where_they_start_and_never_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content := b"ab" + np.arange(7, dtype="<f4").tobytes())
+    found = map_floats(tmp_path / "file", (2, 3), start=2)
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    found += 1
+    assert (tmp_path / "file").read_bytes() == content
+    with pytest.raises(TypeError, match="buffer is too small"):
+        map_floats(tmp_path / "file", (3, 3), start=2)
