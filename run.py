@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments import schema
-from experiments.hardware import wait_briefly
+from experiments.hardware import wait_briefly_beside_others
 from experiments.interruption import EXIT_CODE, Interrupted
 from experiments.messages import one_line
 from experiments.runs import execute
@@ -39,7 +39,7 @@ def main() -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, and we print their one line
     schema.register()
-    wait_briefly()
+    wait_briefly_beside_others()
     try:
         job()
     except KeyboardInterrupt:

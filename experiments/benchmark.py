@@ -19,7 +19,7 @@ from tqdm import tqdm
 from experiments.benchmark_machine import hush_libraries, load_average, machine, matmul_peak_gflops, on_gpu, watch
 from experiments.benchmark_stages import FIRST, measure_stages, stages_table, started
 from experiments.configs import check, compose
-from experiments.hardware import wait_briefly
+from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import Run, write_atomically
 from lightning_modules.errors import InputError
@@ -237,9 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.epochs is not None and options.epochs < 2:
         parser.error("--epochs: at least 2, the first is not timed")
-    # Two threads that wait for each other by spinning crawl, ten times slower, when another process wants a core.
-    # Both sides wait briefly instead, as run.py does; it must be said before torch is imported.
-    wait_briefly()
+    wait_briefly_beside_others()
     hush_libraries()
     text = measure(options)
     print(f"{text}\n{options.output.resolve()}")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from experiments.benchmark import Side, train_suite
 from experiments.benchmark_machine import hush_libraries, load_average, machine
 from experiments.configs import check, compose
-from experiments.hardware import wait_briefly
+from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import write_atomically
 
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.epochs < 2:
         parser.error("--epochs: at least 2, the first is not timed")
     load = load_average()
-    wait_briefly()
+    wait_briefly_beside_others()
     hush_libraries()
     found = [compare(experiment, options.epochs, options.rounds, options.settings) for experiment in EXPERIMENTS]
     about = machine() | {"load_before": load}

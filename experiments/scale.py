@@ -24,7 +24,7 @@ import numpy as np
 
 from experiments.benchmark_machine import load_average, machine, peak_bytes, watch
 from experiments.configs import check, compose
-from experiments.hardware import wait_briefly
+from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import write_atomically
 from lightning_modules.errors import InputError
@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # where a process of one N writes
     parser.add_argument("settings", nargs="*", help="further settings, as for run.py: precision=float32")
     options = parser.parse_intermixed_args(arguments)
-    wait_briefly()
+    wait_briefly_beside_others()
     if options.one:
         options.one.write_text(json.dumps(measure(options.box_px[0], options.n[0], options.settings)))
         return 0

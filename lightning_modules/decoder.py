@@ -17,7 +17,7 @@ from lightning_modules.residual_mlp import matmul_dtype, residual_mlp
 
 PE_TYPES = ("geom_ft", "geom_full", "geom_lowf", "geom_nohighf", "linear_lowf", "gaussian", "none")
 DOMAINS = ("fourier", "hartley")
-CACHED_ROWS = 4096  # of one layer's activations: 2 MB in bfloat16
+CACHED_ROWS = 16384  # of one layer's activations: 8 MB in bfloat16
 
 
 class SliceDecoder(nn.Module):

@@ -49,28 +49,51 @@ def residual_mlp(network: nn.Module, x: Tensor, z: Tensor | None = None) -> Tens
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
     """Return h W^T [+ b] [+ h]; a bias of shape (B, outputs) holds for a B-th part of the rows each."""
-    if residual and h.device.type == "cpu" and h.dtype == torch.bfloat16 and _cpu_fuses():
+    if residual and _is_cpu_bfloat16(h) and _cpu_fuses():
         joint_bias = None if bias is None else bias.flatten()
         return torch.ops.mkldnn._linear_pointwise.binary(h, h, weight, joint_bias, "add")
-    u = torch.addmm(h, h, weight.t()) if residual else torch.mm(h, weight.t())
-    if bias is not None:
-        u.view(bias.shape[0] if bias.dim() == 2 else 1, -1, u.shape[1]).add_(bias.view(-1, 1, u.shape[1]))
-    return u
+    if bias is None:
+        return torch.addmm(h, h, weight.t()) if residual else torch.mm(h, weight.t())
+    biases = bias.view(-1, 1, len(weight))
+    parts, transposed = h.view(len(biases), -1, h.shape[1]), weight.t().expand(len(biases), -1, -1)
+    u = torch.baddbmm(biases, parts, transposed).view(len(h), -1)
+    return u.add_(h) if residual else u
+
+
+def _is_cpu_bfloat16(h: Tensor) -> bool:
+    return h.dtype == torch.bfloat16 and h.device.type == "cpu"
 
 
 def _activate(u: Tensor, slope: float) -> Tensor:
-    """Return the leaky ReLU of u, in place; torch's plain ReLU takes a fifth less time."""
-    return torch.relu_(u) if slope == 0 else nn.functional.leaky_relu_(u, slope)
+    """Return the leaky ReLU of u, in place.
+
+    torch's ReLU turns bfloat16 into float32 and back. Read as integers, bfloat16 numbers below zero are those up to
+    -128; above, up to -1, are NaNs with a sign, which stay NaNs. It takes a third of the time.
+    """
+    if slope:
+        return nn.functional.leaky_relu_(u, slope)
+    if not _is_cpu_bfloat16(u):
+        return torch.relu_(u)
+    nn.functional.threshold(u.view(torch.int16), -128, 0, inplace=True)
+    return u
 
 
-def _sum_of_products(g: Tensor, h: Tensor, items: int) -> Tensor:
-    """Return g^T h in float32, where rows come in so many equal parts.
+def _activate_backward(g: Tensor, h: Tensor, slope: float) -> Tensor:
+    """Return the gradient with respect to u from that with respect to h = f(u), in place."""
+    if _is_cpu_bfloat16(g) and not slope:
+        bits = g.view(torch.int16)
+        torch.ops.aten.threshold_backward.grad_input(bits, h.view(torch.int16), 0, grad_input=bits)
+        return g
+    return torch.ops.aten.leaky_relu_backward.grad_input(g, h, slope, True, grad_input=g)
+
+
+def _sum_of_products(g: Tensor, h: Tensor) -> Tensor:
+    """Return g^T h in float32.
 
     In bfloat16 on a CPU a second thread hardly helps the product with a transposed g. So each thread is given some of
-    the items, and the sums are added up.
+    the rows, and the sums are added up.
     """
-    shared = g.device.type == "cpu" and g.dtype == torch.bfloat16
-    parts = math.gcd(items, torch.get_num_threads()) if shared else 1
+    parts = math.gcd(len(g), torch.get_num_threads()) if _is_cpu_bfloat16(g) else 1
     if parts == 1:
         return torch.mm(g.t(), h).float()
     g, h = g.view(parts, -1, g.shape[1]), h.view(parts, -1, h.shape[1])
@@ -129,10 +152,10 @@ class _ResidualMLP(torch.autograd.Function):
             wants_dw, wants_db = ctx.needs_input_grad[3 + 2 * layer : 5 + 2 * layer]
             items = 1 if layer else ctx.items
             db = g.view(items, -1, g.shape[1]).sum(1).float() if wants_db else None
-            dw = _sum_of_products(g, h, ctx.items) if wants_dw else None
+            dw = _sum_of_products(g, h) if wants_dw else None
             gradients[:0] = [dw, db[0] if layer and db is not None else db]
             if layer or ctx.needs_input_grad[0]:
                 dh = _affine(g, weight.t(), None, ctx.residual[layer])
             if layer:
-                g = torch.ops.aten.leaky_relu_backward.grad_input(dh, h, ctx.slope, True, grad_input=dh)
+                g = _activate_backward(dh, h, ctx.slope)
         return (dh if ctx.needs_input_grad[0] else None, None, None, *gradients)

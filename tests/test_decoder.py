@@ -154,9 +154,26 @@ def test_gradients_of_weights_are_sums_over_rows_however_many_threads_share_them
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
-        found = residual_mlp_module._sum_of_products(g, h, items=8)
+        found = residual_mlp_module._sum_of_products(g, h)
     finally:
         torch.set_num_threads(before)
     expected = g.double().t() @ h.double()
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 2**-8 * expected.abs().max()
+
+
+EVERY_BFLOAT16 = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+
+
+def test_the_relu_of_every_bfloat16_number_is_torchs() -> None:
+    found, expected = residual_mlp_module._activate(EVERY_BFLOAT16.clone(), 0.0), torch.relu(EVERY_BFLOAT16)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert found.isnan().sum() == 2 * 127, "what is no number stays none, whatever its sign"
+
+
+def test_a_gradient_passes_where_the_relu_is_above_zero_bit_by_bit() -> None:
+    h = residual_mlp_module._activate(EVERY_BFLOAT16.clone(), 0.0)
+    h = h[~h.isnan()]
+    g = torch.randn(len(h), generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = residual_mlp_module._activate_backward(g.clone(), h, 0.0)
+    assert torch.equal(found, torch.where(h > 0, g, 0))
