@@ -26,6 +26,7 @@ from lightning_modules.errors import InputError
 
 REFERENCE = "cryodrgn"
 PRECISIONS = ("bfloat16", "float32")
+CAPTURED = "bfloat16, captured"
 # Particles and epochs per box side: minutes in all on two cores, and enough steps for the losses to be compared.
 SIZES = {32: (2000, 5), 64: (400, 4), 128: (96, 3)}
 EPOCH = re.compile(
@@ -66,7 +67,7 @@ class Comparison:
     Attributes:
         box_px: D.
         n_particles: N.
-        sides: by name: "cryodrgn", and the suite's precisions.
+        sides: by name: "cryodrgn", and the suite's variants.
         gflop_per_image: matrix products of a training step, in 10^9 operations, as the suite does them.
     """
 
@@ -161,6 +162,12 @@ def settings_of(box_px: int, n_particles: int, settings: list[str]) -> list[str]
     return [*size, "trainer.enable_progress_bar=false", "lr=1e-4", *settings]  # the paper's learning rate
 
 
+def variants(gpu: bool) -> dict[str, list[str]]:
+    """Return the settings of each way in which the suite trains; a name begins with its precision."""
+    found = {precision: [f"precision={precision}"] for precision in PRECISIONS}
+    return found | ({CAPTURED: ["precision=bfloat16", "trainer.capture=true"]} if gpu else {})
+
+
 def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: list[str]) -> Comparison:
     """Let both sides take turns on one simulated particle set.
 
@@ -177,10 +184,11 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
     from experiments.building import particles_of
 
     fixed = settings_of(box_px, n_particles, settings)
-    configs = {p: check(compose(*fixed, f"trainer.max_epochs={epochs}", f"precision={p}")) for p in PRECISIONS}
-    reference = configs["float32"]
+    reference = check(compose(*fixed, f"trainer.max_epochs={epochs}", "precision=float32"))
+    ways = variants(on_gpu(reference))
+    configs = {name: check(compose(*fixed, f"trainer.max_epochs={epochs}", *way)) for name, way in ways.items()}
     particles_of(reference)  # made before the clocks run
-    sides = {name: Side() for name in (REFERENCE, *PRECISIONS)}
+    sides = {name: Side() for name in (REFERENCE, *ways)}
     for _ in tqdm(range(rounds), desc=f"D = {box_px}", unit="round"):
         for name, side in sides.items():
             folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
@@ -189,10 +197,10 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
                 side.add(*(train_suite(configs[name], folder) if suite else train_cryodrgn(reference, epochs, folder)))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-    for precision in PRECISIONS:
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-            alone = [*fixed, "trainer.max_epochs=1", f"precision={precision}", f"paths.runs={name}"]
-            found, side = started(alone), sides[precision]
+    for name, way in ways.items():
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder_name:
+            alone = [*fixed, "trainer.max_epochs=1", *way, f"paths.runs={folder_name}"]
+            found, side = started(alone), sides[name]
             side.peak_mb, side.peak_gpu_mb, side.first_step_s = (found[k] for k in ("peak_mb", "peak_gpu_mb", FIRST))
     return Comparison(box_px, n_particles, sides, gflop_per_image(reference))
 
@@ -208,7 +216,7 @@ def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
         for name, side in found.sides.items():
             speed = found.images_per_s(name)
             ours = name != REFERENCE
-            share = f"{speed * found.gflop_per_image / peaks[name]:.0%}" if ours else ""
+            share = f"{speed * found.gflop_per_image / peaks[name.split(',')[0]]:.0%}" if ours else ""
             difference = f"{found.loss_difference(name):+.2%}" if ours else ""
             label = f"suite, {name}" if ours else "cryodrgn train_vae"
             peak = "" if side.peak_mb is None else f"{side.peak_mb:.0f}"

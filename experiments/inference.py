@@ -20,7 +20,8 @@ from tqdm import tqdm
 from lightning_modules.blocks import generator_of
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.latent_inits import Latents
-from lightning_modules.vae import VAE, Observed
+from lightning_modules.observed import Observed
+from lightning_modules.vae import VAE
 
 # Decoder's points at a time. On a GPU: a few GB of activations at the paper's width. On a CPU they do not count much.
 POINTS_ON_CPU, POINTS_ON_GPU = 1 << 16, 1 << 19

@@ -28,6 +28,7 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 from experiments import interruption
 from experiments.messages import one_line
+from lightning_modules.captured import Captured
 from lightning_modules.errors import InputError
 from lightning_modules.team import Alone, Team
 
@@ -59,11 +60,13 @@ class Place:
         accelerator: Lightning's.
         devices: Lightning's; one device.
         backend: how the processes of such devices talk to each other.
+        alone: who trains there if it is the only one.
     """
 
     accelerator: str
     devices: Any
     backend: str = "gloo"
+    alone: type[Alone] = Alone
 
 
 def places_of(config: DictConfig) -> list[Place]:
@@ -73,15 +76,21 @@ def places_of(config: DictConfig) -> list[Place]:
         InputError: what is asked for works with one device only.
     """
     accelerator, devices = config.trainer.accelerator, config.trainer.devices
+    alone = Captured if config.trainer.capture else Alone
     if devices in (1, "1"):
-        return [Place(accelerator, devices)]
+        return [Place(accelerator, devices, alone=alone)]
     with without_hints():  # what Lightning makes of auto, -1, "0,2" and so on
         found = pl.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False)
     ids = found.device_ids
     if isinstance(found.accelerator, pl.accelerators.CUDAAccelerator):
-        places = [Place("gpu", [number], "nccl") for number in ids]
+        places = [Place("gpu", [number], "nccl", alone) for number in ids]
     else:
-        places = [Place(accelerator, 1) for _ in ids]
+        places = [Place(accelerator, 1, alone=alone) for _ in ids]
+    if len(places) > 1 and config.trainer.capture:
+        raise InputError(
+            f"trainer.capture=true: steps are captured on one GPU, and {len(places)} devices were asked for; "
+            "expected trainer.devices=1 or trainer.capture=false"
+        )
     if len(places) > 1 and config.beta_control is not None:
         raise InputError(
             f"beta_control={config.beta_control}: KL control needs the KL of the whole minibatch before the gradient, "
@@ -108,7 +117,7 @@ def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> 
         RuntimeError: another process failed, or was killed.
     """
     if len(places) == 1:
-        yield Alone(interruption.stop_requested)
+        yield places[0].alone(interruption.stop_requested)
         return
     size, n_threads = len(places), torch.get_num_threads()
     store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False)

@@ -251,6 +251,7 @@ class Trainer:
     devices: Any = key("Lightning's: auto, a number, a list; several share every minibatch")
     enable_progress_bar: bool = key("show progress")
     checkpoint_every_s: float = key("seconds between checkpoints: what a killed run loses at most", at_least=0)
+    capture: bool = key("play a step back as one CUDA graph; on one NVIDIA GPU")
 
 
 @dataclass

@@ -6,8 +6,9 @@ from lightning_modules.decoder import SliceDecoder
 from lightning_modules.elbo import each_negative_elbo, negative_elbo
 from lightning_modules.encoder_inputs import fetch
 from lightning_modules.image_formation import ImageFormation
+from lightning_modules.observed import Observed
 from lightning_modules.particles import Particles
-from lightning_modules.vae import VAE, Observed
+from lightning_modules.vae import VAE
 
 
 class CryoVAE(VAE):

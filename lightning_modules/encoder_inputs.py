@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
+from lightning_modules.memory import read_ahead
 from lightning_modules.particles import Particles
 
 CHUNK = 256
@@ -153,4 +154,6 @@ class NoiseTwin(PreparedImages):
 
 def fetch(images: Tensor, index: Tensor, like: Tensor) -> Tensor:
     """Gather rows of a stack, wherever it lives, as a (B, M) tensor of the batch's device and type."""
-    return images[index.to(images.device)].to(device=like.device, dtype=like.dtype, non_blocking=True)
+    index = index.to(images.device)
+    read_ahead(images, index)
+    return images[index].to(device=like.device, dtype=like.dtype, non_blocking=True)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_modules.elbo import Elbo
+from lightning_modules.observed import Inputs
 
 LOOK_EVERY = 16  # minibatches; asking a GPU makes the processor wait for it
 
@@ -30,19 +31,22 @@ class Alone:
         """Return the rows of a minibatch that are this process's."""
         return batch
 
-    def descend(self, loss: Callable[[], Elbo], index: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> Tensor:
+    def descend(
+        self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> Tensor:
         """Take a step down the gradient of a minibatch's loss.
 
         Args:
-            loss: computes the terms, means over this process's part.
+            elbo: computes the terms from the inputs, means over this process's part.
+            inputs: this process's part of the minibatch.
             index: (B,) the whole minibatch.
-            optimizers: of dense parameters, and ``SparseAdam`` of those that are trained row by row; their
-                gradients are zero, and all is on one device.
+            optimizers: of dense parameters, and ``SparseAdam`` of those that are trained row by row; all on one device.
 
         Returns:
             (3,) the terms of the whole minibatch, detached.
         """
-        terms = loss()
+        _forget_gradients(optimizers)
+        terms = elbo(*inputs)
         terms.total.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -78,12 +82,15 @@ class Team(Alone):
         """Return the rows of a minibatch that are this process's; there may be none."""
         return batch.tensor_split(self.size)[self.rank]
 
-    def descend(self, loss: Callable[[], Elbo], index: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> Tensor:
+    def descend(
+        self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> Tensor:
         """Take the step that one process would take; see :meth:`Alone.descend`."""
+        _forget_gradients(optimizers)
         device = optimizers[0].param_groups[0]["params"][0].device
         losses, part = torch.zeros(3, device=device), self.part(index)
         if len(part):
-            terms, share = loss(), len(part) / len(index)
+            terms, share = elbo(*inputs), len(part) / len(index)
             (share * terms.total).backward()
             losses = share * torch.stack(terms).detach()
         dense, tables = _parameters(optimizers)
@@ -116,6 +123,11 @@ class Team(Alone):
         if self._n_steps % (1 if stop.device.type == "cpu" else LOOK_EVERY) == 0:
             self._stops = self._stops or bool(stop)
         self._n_steps += 1
+
+
+def _forget_gradients(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
 
 
 def _parameters(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,11 +1,10 @@
 """What every VAE of the suite shares: its slots, its loss, its optimizers, its training step, its inference."""
 
 import contextlib
-import functools
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -17,34 +16,12 @@ from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.joined_adam import JoinedAdam
 from lightning_modules.latent_inits import Latents
 from lightning_modules.memory import keep_freed_memory
+from lightning_modules.observed import Inputs, Observed
 from lightning_modules.row_adam import RowAdam
 from lightning_modules.team import Alone
 
 # Particles whose centring and CTF are computed together: 26 MB per array at 128 px.
 OBSERVED_AT_ONCE = 512
-
-
-class Observed(NamedTuple):
-    """Some particles as a step needs them; nothing in it depends on what is learned.
-
-    Attributes:
-        index: (B,) particles.
-        y: (B, M) images, centred where a shift is known: what the loss compares with.
-        x: (B, M) what the encoder sees.
-        ctf: (B, M), or None.
-        rotations: (B, 3, 3), or None where images have no pose.
-    """
-
-    index: Tensor  # type: ignore[assignment]  # hides the method of tuples, which nobody needs
-    y: Tensor
-    x: Tensor
-    ctf: Tensor | None = None
-    rotations: Tensor | None = None
-
-    def split(self, sizes: list[int]) -> Iterator["Observed"]:
-        """Yield consecutive parts of the given sizes."""
-        parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in self]
-        return (Observed(*part) for part in zip(*parts, strict=True))
 
 
 class VAE(pl.LightningModule):
@@ -181,10 +158,8 @@ class VAE(pl.LightningModule):
         seen = block.epoch * len(self.particles) + block.so_far.n_seen
         for index, observed, eps in zip(block.rest, self._observed(block), self._noise(block), strict=True):
             seen += len(index)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss = functools.partial(self.elbo, observed, eps, self.beta(seen))
-            block.done(len(index), self.team.descend(loss, index, optimizers))
+            inputs = Inputs(observed, eps, self.beta(seen))
+            block.done(len(index), self.team.descend(self.elbo, inputs, index, optimizers))
         self._report(block)
 
     @torch.no_grad()

@@ -41,6 +41,14 @@ def test_the_first_epoch_is_not_timed_and_the_fastest_counts() -> None:
     )
 
 
+def test_on_a_gpu_played_back_steps_take_part_too() -> None:
+    assert benchmark.variants(gpu=False).keys() == set(benchmark.PRECISIONS)
+    ways = benchmark.variants(gpu=True)
+    assert {name.split(",")[0] for name in ways} == set(benchmark.PRECISIONS), "each is held against its peak"
+    configs = {name: check(compose(*way)) for name, way in ways.items()}
+    assert [name for name, config in configs.items() if config.trainer.capture] == [benchmark.CAPTURED]
+
+
 def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
     config = check(compose(*TINY, f"paths.cache={tmp_path}", "precision=float32"))
     model = model_of(config, particles_of(config))

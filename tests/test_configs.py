@@ -173,6 +173,7 @@ IRRELEVANT = [
     "trainer=cpu",
     "trainer.enable_progress_bar=false",
     "trainer.checkpoint_every_s=1",
+    "trainer.capture=true",
     "data.residency=disk",
     "data.cache_images=true",
     "data.cache_dir=/elsewhere",

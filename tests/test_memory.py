@@ -1,12 +1,17 @@
 """Images that are more than fit into memory can be mapped all the same."""
 
+import gc
+import mmap
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lightning_modules import memory
+from lightning_modules.encoder_inputs import fetch
 from lightning_modules.memory import map_floats
 
 
@@ -39,3 +44,26 @@ def test_numbers_are_read_from_where_they_start_and_never_written(tmp_path: Path
     assert (tmp_path / "file").read_bytes() == content
     with pytest.raises(TypeError, match="buffer is too small"):
         map_floats(tmp_path / "file", (3, 3), start=2)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux is asked to read ahead")
+def test_rows_are_asked_for_before_they_are_read_and_a_file_is_forgotten_with_its_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(memory._MappedFile, "madvise", lambda _, *call: asked.append(call))
+    rows = np.arange(5000 * 3, dtype="<f4").reshape(3, 5000)
+    (tmp_path / "file").write_bytes(bytes(100) + rows.tobytes())
+    before = len(memory._mapped)
+    numbers = map_floats(tmp_path / "file", (3, 5000), start=100)
+    found = fetch(numbers, torch.tensor([2, 0]), torch.zeros(1))
+    assert np.array_equal(found, rows[[2, 0]])
+    page = mmap.PAGESIZE
+    for (what, start, length), first in zip(asked, (100 + 2 * 20_000, 100), strict=True):
+        assert what == mmap.MADV_WILLNEED and start % page == 0
+        assert first - page < start <= first and start + length == first + 20_000
+    del numbers
+    gc.collect()
+    assert len(memory._mapped) == before
+    fetch(torch.zeros(3, 2), torch.tensor([0]), torch.zeros(1))
+    assert len(asked) == 2, "other tensors are in memory"

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from experiments import provenance
+from experiments.configs import compose
 from experiments.data_checksums import of_stack
-from experiments.runs import Run
+from experiments.runs import Run, execute
 from experiments.verify import FAILS, HOLDS, UNKNOWN, main, verify
 from lightning_modules.errors import InputError
 from tests.particle_sets import images, stack
-from tests.tiny import tiny
+from tests.tiny import SETTINGS, tiny
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,34 @@ def test_an_untouched_run_holds_wherever_it_lies(copied: Path, capsys: pytest.Ca
     for checked in ("latents: ", "data: particles: ", "data: poses: ", "reconstruction in one pass: ", *metrics):
         assert checked in out or checked.startswith(("time/", "images_per_s")), checked
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before, "a run is only read"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("house")
+
+
+FEW = ("task.search.steps=2", "task.n_samples=2")
+KINDS = {
+    "shifted images": ["+exp=shift_1px", "task.n_volumes=3"],
+    "unseen particles": ["+exp=heldout", "task.n_train_optimized=3", *FEW],
+    "new particles": ["+exp=infer", "task.source=baseline", "data.seed=1", *FEW],
+    "a frozen table": ["+exp=vlt_pretrained_frozen"],
+    "permuted twins": ["+exp=evil_twin_permuted"],
+    "augmented images": ["+exp=augmented_encoder"],
+    "pictures": ["+exp=mnist_vae"],
+}
+NOT_OF_PICTURES = ("data.box_px", "data.shift_px")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_holds(kind: str, house: Path) -> None:
+    given = [part for part in SETTINGS if not (kind == "pictures" and part.startswith(NOT_OF_PICTURES))]
+    run = execute(compose(*given, f"paths.runs={house}/runs", f"paths.cache={house}/cache", *KINDS[kind]))
+    found = list(verify(run.folder))
+    assert found and [finding for finding in found if finding.verdict == FAILS] == []
+    assert sum(finding.verdict == HOLDS for finding in found) > len(found) / 2
 
 
 def test_numbers_latents_and_data_that_were_changed_are_found(copied: Path, finished: Run, tmp_path: Path) -> None:

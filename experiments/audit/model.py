@@ -20,10 +20,10 @@ from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latent_inits import Latents
 from lightning_modules.latents import ACTIVATIONS, AmortizedEncoder
+from lightning_modules.observed import Observed
 from lightning_modules.particles import Particles
 from lightning_modules.safe_numpy import refuse_unpacking
 from lightning_modules.safe_pickle import load_each
-from lightning_modules.vae import Observed
 
 CHUNK = 256
 LONG_AFTER = 1 << 40  # particles seen: a schedule of beta has come to its end

@@ -1,0 +1,57 @@
+"""What a step is given: a minibatch as the model needs it."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Observed(NamedTuple):
+    """Some particles as a step needs them; nothing in it depends on what is learned.
+
+    Attributes:
+        index: (B,) particles.
+        y: (B, M) images, centred where a shift is known: what the loss compares with.
+        x: (B, M) what the encoder sees.
+        ctf: (B, M), or None.
+        rotations: (B, 3, 3), or None where images have no pose.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides the method of tuples, which nobody needs
+    y: Tensor
+    x: Tensor
+    ctf: Tensor | None = None
+    rotations: Tensor | None = None
+
+    def split(self, sizes: list[int]) -> Iterator["Observed"]:
+        """Yield consecutive parts of the given sizes."""
+        parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in self]
+        return (Observed(*part) for part in zip(*parts, strict=True))
+
+
+class Inputs(NamedTuple):
+    """What the loss of a minibatch is computed from.
+
+    Attributes:
+        observed: what depends on the particles alone.
+        eps: (B, zdim) standard normal.
+        beta: weight of the KL.
+    """
+
+    observed: Observed
+    eps: Tensor
+    beta: float | Tensor
+
+    def own(self) -> "Inputs":
+        """Return the same in memory of its own, beta among it."""
+        parts: list[Any] = [None if part is None else part.clone() for part in self.observed]
+        return Inputs(Observed(*parts), self.eps.clone(), torch.zeros_like(self.eps[0, 0]) + self.beta)
+
+    def take(self, other: "Inputs") -> None:
+        """Overwrite it with another minibatch of the same size."""
+        assert isinstance(self.beta, Tensor), "made by own()"
+        for mine, new in zip((*self.observed, self.eps), (*other.observed, other.eps), strict=True):
+            if mine is not None and new is not None:
+                mine.copy_(new)
+        self.beta.fill_(other.beta)
