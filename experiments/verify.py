@@ -67,14 +67,15 @@ def verify(folder: Path, cache: Path | None = None) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as scratch:
         recomputed, latents = remeasure(run, Path(scratch))
         yield from latents
-    yield from _losses(run, metrics)
+    logged = {key: value for key, value in metrics.items() if key.startswith("loss/") and key not in recomputed}
+    yield from _losses(run, logged)
     for key, stored in metrics.items():
-        if key.startswith((*MACHINES, "loss/")):
+        if key.startswith(MACHINES) or key in logged:
             continue
         if key not in recomputed:
             yield Finding(key, UNKNOWN, f"stored {stored}; this version does not compute it")
         else:
-            yield compare(key, stored, recomputed[key], EXACT if key.startswith("latents/") else OTHERS)
+            yield compare(key, stored, recomputed[key], EXACT if key.startswith(("latents/", "loss/")) else OTHERS)
     for key in recomputed.keys() - metrics.keys():
         if not key.startswith((*MACHINES, "loss/", "pass/")):
             yield Finding(key, FAILS, f"recomputed {recomputed[key]}, and not in metrics.json")
@@ -124,9 +125,8 @@ def _size(checksum: Any) -> str:
     return f"{checksum.get('bytes')} bytes" if isinstance(checksum, dict) else "no such file"
 
 
-def _losses(run: Run, metrics: dict[str, Any]) -> Iterator[Finding]:
-    """Compare the losses in metrics.json with the last row of log.csv."""
-    stored = {key: value for key, value in metrics.items() if key.startswith("loss/")}
+def _losses(run: Run, stored: dict[str, Any]) -> Iterator[Finding]:
+    """Compare losses in metrics.json with the last row of log.csv."""
     rows = read_log(run.folder / "log.csv")
     for key, value in stored.items():
         if not rows or key not in rows[-1]:

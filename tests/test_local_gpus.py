@@ -24,7 +24,7 @@ from experiments.runs import Run
 # Stands for run.py: a run notes which GPU it was given, and goes on when so many have begun; seed 1 crashes.
 @hydra.main(version_base="1.3", config_path="{conf}", config_name="config")
 def job(config):
-    note = {{"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid(), "began": time.time()}}
+    note = {{"gpu": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "process": os.getpid(), "began": time.time()}}
     if (config.name, config.seed) == ("baseline", 1):
         os.kill(os.getpid(), signal.SIGKILL)
     folder = Run.of(config).folder
@@ -85,6 +85,16 @@ def test_small_runs_are_packed_on_a_gpu_when_asked(tmp_path):
     assert len(runs) == 4, done.stderr
     assert sorted(run["gpu"] for run in runs) == ["0", "0", "1", "1"]
     assert len({run["process"] for run in runs}) == 4
+
+
+@pytest.mark.slow
+def test_without_gpus_each_run_has_a_core(tmp_path):
+    cores = "hydra/launcher=local_cpus", "hydra.launcher.ray.init.num_gpus=0", "hydra.launcher.ray.init.num_cpus=2"
+    done, notes = sweep(tmp_path, *cores, "seed=0,2,3", n_at_once=2)
+    runs = list(notes.values())
+    assert len(runs) == 3, done.stderr
+    assert {run["gpu"] for run in runs} == {""}
+    assert max(sum(at_once(run, other) for other in runs) for run in runs) >= 2
 
 
 def test_more_gpus_than_there_are_is_one_line():

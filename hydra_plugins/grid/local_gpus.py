@@ -1,4 +1,4 @@
-"""The launcher of conf/hydra/launcher/local_gpus.yaml: hydra-ray-launcher, for runs that need each other."""
+"""The launcher of local_gpus.yaml and local_cpus.yaml in conf/hydra/launcher: hydra-ray-launcher, for runs in order."""
 
 import logging
 import os
@@ -26,12 +26,12 @@ if RayLauncher is None:
     class LocalGpusLauncher(MissingLauncher):
         """Says what is missing."""
 
-        needs = "hydra/launcher=local_gpus needs hydra-ray-launcher: pip install -e '.[gpus]'"
+        needs = "hydra/launcher=local_gpus and local_cpus need hydra-ray-launcher: pip install -e '.[gpus]'"
 
 else:
 
     class LocalGpusLauncher(RayLauncher):  # type: ignore[no-redef]
-        """Hands every run to Ray at once, which gives it a GPU when one is free and what it needs is finished."""
+        """Hands every run to Ray at once, which gives it a GPU or a core when one is free and what it needs is done."""
 
         def launch_grid(self, todo: Sequence["Planned"], sweep: Path) -> None:
             """Carry out the runs, and wait until all of them are over.
@@ -66,9 +66,10 @@ else:
             if wanted > found:
                 raise InputError(
                     f"hydra/launcher=local_gpus: found {found:g} GPUs, expected at least {wanted:g} for one run; "
-                    "leave the launcher out to run one after another on the CPU"
+                    "hydra/launcher=local_cpus runs one on each core"
                 )
-            logger.info("%g GPUs, %g for each run", found, wanted)
+            if wanted:
+                logger.info("%g GPUs, %g for each run", found, wanted)
 
         def _begin(self, todo: Sequence["Planned"]) -> list[Any]:
             """Hand all runs to Ray; a run begins after the ones that it needs."""
