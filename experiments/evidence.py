@@ -107,7 +107,7 @@ def setting_of(config: dict[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in (config.get("data") or {}).items() if key not in NOT_DATA}
     trainer = config.get("trainer") or {}
     shared = {key: config.get(key) for key in SETTING}
-    return {"data": data, **shared, "max_epochs": trainer.get("max_epochs")}
+    return {"data": data, **shared, "max_epochs": None if config.get("audit") else trainer.get("max_epochs")}
 
 
 def describe(evidence: Evidence) -> str:
@@ -115,9 +115,11 @@ def describe(evidence: Evidence) -> str:
     setting = evidence.setting
     data = setting.get("data", {})
     run = next(iter(next(iter(evidence.runs.values())).values()))
-    particles = data.get("n_particles")
+    particles, audit = data.get("n_particles"), run.config.get("audit")
     words = [
-        f"data={(run.config.get('data') or {}).get('name')}",
+        f"audit of {'/'.join(Path(str(audit.get('run'))).parts[-2:])}"
+        if audit
+        else f"data={(run.config.get('data') or {}).get('name')}",
         f"{particles} particles" if particles else "",
         f"{data['box_px']} px" if data.get("box_px") else "",
         f"SNR {data['snr']}" if data.get("snr") else "",

@@ -105,7 +105,7 @@ def look(folder: Path) -> RunFolder:
     problem = last_error(folder / "run.log")
     if problem:
         return RunFolder(folder, FAILED, config, rows=rows, problem=problem)
-    of = (config.get("trainer") or {}).get("max_epochs")
+    of = None if config.get("audit") else (config.get("trainer") or {}).get("max_epochs")
     return RunFolder(folder, UNFINISHED, config, rows=rows, problem=f"{len(rows)} of {of} epochs done" if of else "")
 
 

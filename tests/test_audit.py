@@ -178,6 +178,16 @@ def test_an_audit_verifies(audited):
     assert [finding for finding in verify(audited.folder) if finding.verdict == FAILS] == []
 
 
+def test_an_audit_stands_in_the_report_with_its_verdict(audited, usual):
+    from experiments import evidence, run_folders
+    from experiments.report.numbers import labelled
+
+    (found,) = run_folders.find([audited.folder])
+    (group,) = evidence.group([found])
+    assert evidence.describe(group).startswith(f"audit of {usual.parent.name}/{usual.name}, ")
+    assert labelled(found, brief=True)[0] == ("verdict", audited.metrics["audit/verdict"])
+
+
 def test_a_wrong_number_is_told_by_the_key_that_can_be_mended():
     with pytest.raises(InputError, match=r"^audit\.n_particles=1: expected at least 2"):
         check(compose("+exp=audit", "audit.run=x", "audit.n_particles=1"))

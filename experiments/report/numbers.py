@@ -20,6 +20,10 @@ BRIEF = {
     "amortization/displacement_ratio": "displacement",
     "amortization/neighbour_rank": "neighbour rank",
     "loss/total": "loss",
+    "audit/verdict": "verdict",
+    "audit/train/share": "share of what z could tell, in training",
+    "audit/unseen/share": "unseen",
+    "audit/rotate_90_consistent/share": "turned",
 }
 MOST_BRIEF = 3
 
@@ -60,7 +64,7 @@ def table(runs: Sequence[RunFolder], anchors: dict[Path, str]) -> Table:
 def labelled(run: RunFolder, brief: bool = False) -> list[tuple[str, str]]:
     """Return label and text of a run's numbers; if brief, the few that are looked at first."""
     if brief:
-        return [(label, number(run.number(key))) for key, label in BRIEF.items() if key in run.metrics][:MOST_BRIEF]
+        return [(label, number(run.metrics[key])) for key, label in BRIEF.items() if key in run.metrics][:MOST_BRIEF]
     return [(SHOWN.get(key, key), number(run.metrics[key])) for key in sorted(run.metrics, key=_order)]
 
 
