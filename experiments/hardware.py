@@ -76,7 +76,6 @@ def wait_briefly_beside_others() -> None:
 def others_running() -> bool:
     """Return whether another program is using a processor at this moment; True where the system does not tell."""
     try:
-        running = Path("/proc/loadavg").read_text().split()[3].split("/")[0]
-    except (OSError, IndexError):
+        return int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) > 1
+    except (OSError, IndexError, ValueError):
         return True
-    return int(running) > 1
