@@ -5,7 +5,6 @@ that of the fastest epoch but the first, so that a busy moment of the machine do
 """
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -16,12 +15,21 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark_machine import hush_libraries, load_average, machine, matmul_peak_gflops, on_gpu, watch
+from experiments.benchmark_machine import (
+    hush_libraries,
+    in_a_line,
+    load_average,
+    machine,
+    matmul_peak_gflops,
+    on_gpu,
+    watch,
+    write_measured,
+)
 from experiments.benchmark_stages import FIRST, measure_stages, stages_table, started
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from lightning_modules.errors import InputError
 
 REFERENCE = "cryodrgn"
@@ -273,16 +281,14 @@ def measure(options: argparse.Namespace) -> str:
     found |= {"comparisons": [asdict(part) for part in comparisons], "stages": [asdict(part) for part in stages]}
     text = "\n".join(
         [
-            ", ".join(f"{key} {value}" for key, value in about.items() if value is not None),
+            in_a_line(about),
             "matrix-product peak: " + ", ".join(f"{p} {gflops:.0f} GFLOP/s" for p, gflops in peaks.items()),
             "Other processes were running: the speeds are not to be trusted.\n" if load > 0.5 else "",
             table(comparisons, peaks),
             stages_table(stages) if stages else "",
         ]
     )
-    content = json.dumps(found, indent=2) + "\n"
-    write_atomically(options.output / "benchmark.json", lambda path: path.write_text(content))
-    write_atomically(options.output / "benchmark.md", lambda path: path.write_text(text))
+    write_measured(options.output / "benchmark", found, text)
     return text
 
 

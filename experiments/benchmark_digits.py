@@ -5,7 +5,6 @@ plain loop is what one writes by hand: no Lightning, no configuration, no log.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,11 +16,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.benchmark import Side, train_suite
-from experiments.benchmark_machine import hush_libraries, load_average, machine
+from experiments.benchmark_machine import hush_libraries, in_a_line, load_average, machine, write_measured
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
-from experiments.runs import write_atomically
 
 EXPERIMENTS = ("mnist_vae", "mnist_vlt")
 PLAIN, SUITE = "plain loop", "suite"
@@ -171,12 +169,10 @@ def main(arguments: list[str] | None = None) -> int:
     hush_libraries()
     found = [compare(experiment, options.epochs, options.rounds, options.settings) for experiment in EXPERIMENTS]
     about = machine() | {"load_before": load}
-    notes = [", ".join(f"{key} {value}" for key, value in about.items() if value is not None), ""]
+    notes = [in_a_line(about), ""]
     notes += ["Other processes were running: the speeds are not to be trusted.", ""] if load > 0.5 else []
     text = "\n".join(notes) + "\n" + table(found)
-    measured = json.dumps({**about, "comparisons": [asdict(part) for part in found]}, indent=2) + "\n"
-    write_atomically(options.output / "digits.json", lambda path: path.write_text(measured))
-    write_atomically(options.output / "digits.md", lambda path: path.write_text(text))
+    write_measured(options.output / "digits", {**about, "comparisons": [asdict(part) for part in found]}, text)
     print(f"{text}\n{options.output.resolve()}")
     return 0
 

@@ -1,5 +1,6 @@
 """What a benchmark says about the machine, and what it watches of a process: time and memory."""
 
+import json
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.hardware import processor
+from experiments.runs import write_atomically
 
 LOOK_EVERY_S = 0.05
 
@@ -96,6 +98,18 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "cryodrgn": cryodrgn.__version__,
     }
+
+
+def in_a_line(about: dict[str, Any]) -> str:
+    """Say what is known of the machine."""
+    return ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
+
+
+def write_measured(path: Path, content: dict[str, Any], text: str) -> None:
+    """Write what was measured beside each other: all numbers as path.json, and for the eye path.md."""
+    numbers = json.dumps(content, indent=2) + "\n"
+    write_atomically(path.with_name(f"{path.name}.json"), lambda unfinished: unfinished.write_text(numbers))
+    write_atomically(path.with_name(f"{path.name}.md"), lambda unfinished: unfinished.write_text(text))
 
 
 def hush_libraries() -> None:

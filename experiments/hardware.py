@@ -43,6 +43,12 @@ def cpu_flags() -> set[str]:
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
 
 
+def n_cores() -> int:
+    """Return how many processors this process may use."""
+    available = getattr(os, "sched_getaffinity", None)
+    return len(available(0)) if available else os.cpu_count() or 1
+
+
 def processor() -> str:
     """Return the processor's name; the platform's where Linux does not tell."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -8,7 +8,6 @@ processor's cores. One at a time is measured in the same call, and is what the o
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark_machine import load_average, machine
+from experiments.benchmark_machine import in_a_line, load_average, machine, write_measured
+from experiments.hardware import n_cores
 from experiments.messages import command
-from experiments.runs import write_atomically
 from lightning_modules.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -56,8 +55,7 @@ def makespan_s(together: int, n_runs: int, settings: Sequence[str]) -> float:
 
 def threads_each(together: int) -> int:
     """Return how many threads each of so many runs gets."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // together)
+    return max(1, n_cores() // together)
 
 
 def table(seconds: dict[int, float], n_runs: int) -> str:
@@ -75,11 +73,8 @@ def report(options: argparse.Namespace) -> str:
     makespan_s(1, 1, options.settings)  # makes the particles, and compiles what is compiled once
     seconds = {together: makespan_s(together, options.runs, options.settings) for together in options.together}
     about: dict[str, Any] = machine() | {"load_before": before, "settings": [*SMALL, *options.settings]}
-    head = ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
-    text = f"{head}\n\n{table(seconds, options.runs)}"
-    content = json.dumps({**about, "runs": options.runs, "makespan_s": seconds}, indent=2) + "\n"
-    write_atomically(options.output / "packing.json", lambda path: path.write_text(content))
-    write_atomically(options.output / "packing.md", lambda path: path.write_text(text))
+    text = f"{in_a_line(about)}\n\n{table(seconds, options.runs)}"
+    write_measured(options.output / "packing", {**about, "runs": options.runs, "makespan_s": seconds}, text)
     return text
 
 

@@ -18,6 +18,7 @@ from statistics import fmean
 
 from experiments import claims
 from experiments.configs import CONF_DIR, compose
+from experiments.hardware import n_cores
 from experiments.messages import command
 from experiments.report import __main__ as report
 from experiments.runs import Run
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is missing, judge the claims, write the report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.paper", description="Run the paper's experiments.")
     parser.add_argument("overrides", nargs="*", help="for every run, as for run.py: trainer.max_epochs=5")
-    parser.add_argument("--jobs", type=int, default=_n_cores(), help="runs at a time (default: one for each core)")
+    parser.add_argument("--jobs", type=int, default=n_cores(), help="runs at a time (default: one for each core)")
     parser.add_argument("--only", default="", metavar="A,B", help="these experiments alone")
     options = parser.parse_args(arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -176,11 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if failures:
         print(f"{len(failures)} failed: " + "; ".join(failures), file=sys.stderr)
     return int(bool(failures or code))
-
-
-def _n_cores() -> int:
-    available = getattr(os, "sched_getaffinity", None)
-    return len(available(0)) if available else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.benchmark_machine import load_average, machine, peak_bytes, watch
+from experiments.benchmark_machine import in_a_line, load_average, machine, peak_bytes, watch, write_measured
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
-from experiments.runs import write_atomically
 from lightning_modules.errors import InputError
 
 if TYPE_CHECKING:
@@ -254,19 +253,12 @@ def table(found: Found) -> str:
 def report(options: argparse.Namespace) -> str:
     """Measure all, write scale.json and scale.md after every pair, and return the latter's text."""
     before, text = load_average(), ""
+    stands = f"Images: a sparse file of all N, with {N_REAL} real ones, again and again, where the steps look."
     for found in compare(options):
         about = machine() | {"load_before": before, "load_after": load_average()}
-        head = ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
-        stands = f"Images: a sparse file of all N, with {N_REAL} real ones, again and again, where the steps look."
-        text = f"{head}\n\n{stands} {table(found)}"
-        content = json.dumps({**about, "images": stands, "found": found}, indent=2) + "\n"
-        _write(options.output / "scale.json", content)
-        _write(options.output / "scale.md", text)
+        text = f"{in_a_line(about)}\n\n{stands} {table(found)}"
+        write_measured(options.output / "scale", {**about, "images": stands, "found": found}, text)
     return text
-
-
-def _write(path: Path, content: str) -> None:
-    write_atomically(path, lambda unfinished: unfinished.write_text(content))
 
 
 @command

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -46,7 +45,7 @@ class Inputs(NamedTuple):
     def own(self) -> "Inputs":
         """Return the same in memory of its own, beta among it."""
         parts: list[Any] = [None if part is None else part.clone() for part in self.observed]
-        return Inputs(Observed(*parts), self.eps.clone(), torch.zeros_like(self.eps[0, 0]) + self.beta)
+        return Inputs(Observed(*parts), self.eps.clone(), self.eps.new_tensor(self.beta))
 
     def take(self, other: "Inputs") -> None:
         """Overwrite it with another minibatch of the same size."""

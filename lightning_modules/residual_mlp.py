@@ -52,12 +52,14 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> T
     if residual and _is_cpu_bfloat16(h) and _cpu_fuses():
         joint_bias = None if bias is None else bias.flatten()
         return torch.ops.mkldnn._linear_pointwise.binary(h, h, weight, joint_bias, "add")
-    if bias is None:
-        return torch.addmm(h, h, weight.t()) if residual else torch.mm(h, weight.t())
-    biases = bias.view(-1, 1, len(weight))
-    parts, transposed = h.view(len(biases), -1, h.shape[1]), weight.t().expand(len(biases), -1, -1)
-    u = torch.baddbmm(biases, parts, transposed).view(len(h), -1)
-    return u.add_(h) if residual else u
+    biases = None if bias is None else bias.view(-1, 1, len(weight))
+    if biases is not None and not residual and _is_cpu_bfloat16(h):  # where adding is slow: within the product
+        parts, transposed = h.view(len(biases), -1, h.shape[1]), weight.t().expand(len(biases), -1, -1)
+        return torch.baddbmm(biases, parts, transposed).flatten(0, 1)
+    u = torch.addmm(h, h, weight.t()) if residual else torch.mm(h, weight.t())
+    if biases is not None:
+        u.view(len(biases), -1, u.shape[1]).add_(biases)
+    return u
 
 
 def _is_cpu_bfloat16(h: Tensor) -> bool:

@@ -169,9 +169,7 @@ def test_training_takes_cryodrgns_steps(tmp_path: Path) -> None:
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()
-        # What differs is rounding. Adam divides by gradients' sizes, small ones too, and lets it grow.
-        rtol = 1e-5 if step < 10 else 0.05
-        np.testing.assert_allclose([float(term.detach()) for term in terms], expected, rtol=rtol)
+        np.testing.assert_allclose([float(term.detach()) for term in terms], expected, rtol=1e-3)
         losses.append(expected[0])
     assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
 
