@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning_modules.processor import cpu_flags
+
 
 def best_precision(accelerator: str) -> str:
     """Return "bfloat16" where matrix products in it are fast, else "float32".
@@ -32,15 +34,6 @@ def best_device(accelerator: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def cpu_flags() -> set[str]:
-    """Return the processor's feature flags, as Linux names them; empty elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return set()
-    lines = cpuinfo.read_text().splitlines()
-    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
 
 
 def n_cores() -> int:

@@ -12,7 +12,9 @@ from experiments import configs
 from lightning_modules.errors import InputError
 
 # Where results go, what is shown, and what it runs on decide no number.
-NOT_DECISIVE = ("logger", "paths", "overwrite", "trainer.accelerator", "trainer.devices", "trainer.capture")
+NOT_DECISIVE = (
+    "logger", "paths", "overwrite", "trainer.accelerator", "trainer.devices", "trainer.capture", "trainer.native",
+)  # fmt: skip
 NOT_SHOWN = (
     *NOT_DECISIVE, "trainer.enable_progress_bar", "trainer.checkpoint_every_s", "data.cache_dir", "data.cache_images",
 )  # fmt: skip

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules import native_mlp
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latents import ACTIVATIONS
-from lightning_modules.residual_mlp import matmul_dtype, residual_mlp
+from lightning_modules.native_mlp import NativeSlices
+from lightning_modules.residual_mlp import Parts, matmul_dtype, residual_mlp
 
 PE_TYPES = ("geom_ft", "geom_full", "geom_lowf", "geom_nohighf", "linear_lowf", "gaussian", "none")
 DOMAINS = ("fourier", "hartley")
@@ -90,7 +92,21 @@ class SliceDecoder(nn.Module):
         Returns:
             (B, M) Hartley transforms, before the CTF. Equals ``cryodrgn.models.HetOnlyVAE.decode``.
         """
-        return self.evaluate(rotate(self.coords, rotations), z)
+        parts, frequencies = Parts.of(self._mlp), self.encoding.frequencies
+        if not self.is_fourier or not len(frequencies) or parts.residual[0] or rotations.requires_grad:
+            return self.evaluate(rotate(self.coords, rotations), z)
+        weight, bias, *others = parameters = parts.joined(z, 6 * len(frequencies))
+        if not native_mlp.takes(matmul_dtype(z.device), z.device, parameters[::2], parts.residual):
+            return self.evaluate(rotate(self.coords, rotations), z)
+        settings = frequencies, parts.slope, parts.residual
+        # Where no gradient will be asked for, what the layers write need not be kept for all images.
+        at_once = len(z) if torch.is_grad_enabled() else max(1, CACHED_ROWS // len(self.coords))
+        pieces = zip(rotations.split(at_once), bias.split(at_once), strict=True)
+        return torch.cat([NativeSlices.apply(self.coords, r, *settings, weight, b, *others) for r, b in pieces])
+
+    @property
+    def _mlp(self) -> nn.Module:
+        return getattr(self.decoder, "decoder", self.decoder)
 
     def evaluate(self, coords: Tensor, z: Tensor) -> Tensor:
         """Evaluate V(z) on one half of a centred slice, and fill the other half by symmetry.
@@ -113,7 +129,7 @@ class SliceDecoder(nn.Module):
     def _network(self, coords: Tensor, z: Tensor) -> Tensor:
         """Evaluate the residual MLP at (B, n, 3) points; returns (B, n, outputs) float32."""
         # A few images at a time on a CPU: what one layer writes is then still in its cache for the next.
-        network, dtype = getattr(self.decoder, "decoder", self.decoder), matmul_dtype(coords.device)
+        network, dtype = self._mlp, matmul_dtype(coords.device)
         images = max(1, CACHED_ROWS // coords.shape[1]) if coords.device.type == "cpu" else len(coords)
         parts = zip(coords.split(images), z.split(images), strict=True)
         return torch.cat([residual_mlp(network, self.encoding(some, dtype), z_some) for some, z_some in parts])

@@ -7,11 +7,13 @@ array. Here the residual is the accumulator of the product, and the rest happens
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from lightning_modules import native_mlp
 
 
 def matmul_dtype(device: torch.device) -> torch.dtype:
@@ -31,20 +33,49 @@ def residual_mlp(network: nn.Module, x: Tensor, z: Tensor | None = None) -> Tens
     Returns:
         (B, n, outputs) float32. Equals the network on (x, z) concatenated.
     """
-    layers = list(network.main)  # type: ignore[arg-type]
-    linear = [getattr(layer, "linear", layer) for layer in layers[::2]]
-    residual = tuple(hasattr(layer, "linear") for layer in layers[::2])
-    first, bias = linear[0].weight, linear[0].bias[None]
-    if z is not None and residual[0]:  # cryoDRGN adds the input to the output where their sizes agree
+    network_parts = Parts.of(network)
+    if z is not None and network_parts.residual[0]:  # cryoDRGN adds the input to the output where their sizes agree
         x, z = torch.cat([x, z[:, None].expand(-1, x.shape[1], -1).to(x.dtype)], dim=-1), None
-    if z is not None:
-        with torch.autocast(x.device.type, enabled=False):
-            bias = bias + z @ first[:, x.shape[-1] :].t()
-            first = first[:, : x.shape[-1]]
-    slope = getattr(layers[1], "negative_slope", 0.0)
-    others = [parameter for layer in linear[1:] for parameter in (layer.weight, layer.bias)]
-    y: Tensor = _ResidualMLP.apply(x.flatten(0, 1), slope, residual, first, bias, *others)
+    parameters = network_parts.joined(z, x.shape[-1])
+    rows, slope, residual = x.flatten(0, 1), network_parts.slope, network_parts.residual
+    is_native = native_mlp.takes(rows.dtype, rows.device, parameters[::2], residual, wants_dx=rows.requires_grad)
+    evaluate = native_mlp.NativeMLP if is_native else _ResidualMLP
+    y: Tensor = evaluate.apply(rows, slope, residual, *parameters)
     return y.view(*x.shape[:2], -1)
+
+
+class Parts(NamedTuple):
+    """A ``cryodrgn.models.ResidLinearMLP`` of ReLUs or leaky ReLUs, taken apart.
+
+    Attributes:
+        linear: its layers.
+        residual: whether a layer adds what it is given.
+        slope: of the leaky ReLU; 0 is the ReLU.
+    """
+
+    linear: list[nn.Linear]
+    residual: tuple[bool, ...]
+    slope: float
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Parts":
+        """Take a network apart."""
+        layers = list(network.main)  # type: ignore[arg-type]
+        linear = [getattr(layer, "linear", layer) for layer in layers[::2]]
+        residual = tuple(hasattr(layer, "linear") for layer in layers[::2])
+        return cls(linear, residual, getattr(layers[1], "negative_slope", 0.0))
+
+    def joined(self, z: Tensor | None, n_inputs: int) -> list[Tensor]:
+        """Return weight and bias of each layer, z (B, zdim) being part of the first bias: (B, width), or (1, width).
+
+        The first weight has the columns of the ``n_inputs`` inputs that are not z.
+        """
+        first, bias = self.linear[0].weight, self.linear[0].bias[None]
+        if z is not None:
+            with torch.autocast(z.device.type, enabled=False):
+                bias = bias + z @ first[:, n_inputs:].t()
+                first = first[:, :n_inputs]
+        return [first, bias, *(part for layer in self.linear[1:] for part in (layer.weight, layer.bias))]
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:

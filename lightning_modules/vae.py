@@ -16,6 +16,7 @@ from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.joined_adam import JoinedAdam
 from lightning_modules.latent_inits import Latents
 from lightning_modules.memory import keep_freed_memory
+from lightning_modules.native_library import without_native_code
 from lightning_modules.observed import Inputs, Observed
 from lightning_modules.row_adam import RowAdam
 from lightning_modules.team import Alone
@@ -61,6 +62,7 @@ class VAE(pl.LightningModule):
         bfloat16: bool = False,
         seed: int = 0,
         particles_follow: bool = True,
+        native: bool = True,
     ) -> None:
         """Put the parts together.
 
@@ -77,6 +79,7 @@ class VAE(pl.LightningModule):
             table_lr: SparseAdam's learning rate of the lookup table.
             bfloat16: the decoder's matrix products in bfloat16; all else stays float32.
             seed: of the noise in z, the order and the twins.
+            native: bfloat16 products on a processor by ``native_mlp``, where that can be had.
             particles_follow: the particles move to the device with the model; if not, minibatches do.
         """
         super().__init__()
@@ -86,6 +89,7 @@ class VAE(pl.LightningModule):
         self.beta, self.beta_control = beta, beta_control
         self.lr, self.weight_decay, self.table_lr = lr, weight_decay, table_lr
         self.in_bfloat16, self.seed, self.particles_follow = bfloat16, seed, particles_follow
+        self.native = native
         self.team = Alone()
         self._prepared_on: torch.device | None = None
 
@@ -119,9 +123,12 @@ class VAE(pl.LightningModule):
         adam = JoinedAdam(networks, lr=self.lr, weight_decay=self.weight_decay)
         return [adam, RowAdam(table, lr=self.table_lr)] if table else [adam]
 
-    def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Autocast for the decoder's matrix products, or nothing in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
+    @contextlib.contextmanager
+    def matmul_precision(self) -> Iterator[None]:
+        """Autocast for the decoder's matrix products, or nothing in float32; and whether C++ may do them."""
+        others = contextlib.nullcontext() if self.native else without_native_code()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16), others:
+            yield
 
     @abstractmethod
     def observe(self, index: Tensor) -> Observed:

@@ -1,0 +1,111 @@
+"""The C++ of this folder's ``native/``, compiled where it runs, once for each processor and torch."""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from lightning_modules.processor import cpu_flags
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent / "native"
+SOURCE = FOLDER / "residual_mlp.cpp"
+COMPILE = ("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fPIC", "-w")
+# What it is written in; products in bfloat16 are fast where these are.
+NEEDED = {"avx512_bf16", "avx512bw", "avx512vl", "avx512f"}
+_enabled = True
+
+
+@contextlib.contextmanager
+def without_native_code() -> Iterator[None]:
+    """Leave everything to torch's operations."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the library; None: it is not wanted, or cannot be had, and the log says why."""
+    return _loaded() if _enabled else None
+
+
+@functools.cache
+def _loaded() -> ctypes.CDLL | None:
+    if not cpu_flags() >= NEEDED:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            loaded = ctypes.CDLL(str(_compiled(Path(scratch))))
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        logger.info("the decoder's C++ is not used, torch's operations do the same: %s", _reason(error))
+        return None
+    return loaded if loaded.usable() else None
+
+
+def _compiled(scratch: Path) -> Path:
+    """Return the shared library, from the user's cache where it is there already.
+
+    Args:
+        scratch: an empty folder; the library is in there if it cannot be kept.
+
+    Raises:
+        OSError: there is no compiler, or not torch's OpenMP.
+        subprocess.SubprocessError: the compiler failed.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("g++") or shutil.which("c++") or ""]
+    if not compiler[0]:
+        raise OSError("no C++ compiler was found; install g++, or set CXX")
+    openmp = _openmp()
+    source = [path.read_text() for path in sorted(FOLDER.iterdir())]
+    made_of = (*source, *COMPILE, *compiler, torch.__version__, openmp, *sorted(cpu_flags()))
+    name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "amortize-or-memorize" / f"{name}.so"
+    if kept.exists():
+        return kept
+    logger.info("compiling the decoder for this processor, once")
+    made = _compile(compiler, openmp, scratch)
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as beside:
+            os.replace(shutil.copy(made, beside), kept)
+    return made
+
+
+def _compile(compiler: list[str], openmp: str, folder: Path) -> Path:
+    home, made = Path(torch.__file__).parent, folder / "library.so"
+    of_source = [str(SOURCE), f"-I{home / 'include'}", "-c", "-o", f"{folder}/object.o"]
+    # Against the OpenMP that torch has loaded: another one would have threads of its own.
+    of_object = [f"{folder}/object.o", "-shared", "-o", str(made), f"-L{home / 'lib'}", "-ltorch_cpu", "-lc10", openmp]
+    for arguments in ([*COMPILE, *of_source], [*of_object, "-Wl,--no-undefined"]):
+        subprocess.run([*compiler, *arguments], check=True, capture_output=True, timeout=300)
+    return made
+
+
+def _openmp() -> str:
+    """Return the file of the OpenMP that torch runs on; other packages may have loaded others."""
+    parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
+    address = ctypes.cast(parallel, ctypes.c_void_p).value or 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+        if first <= address < end:
+            return line.split(maxsplit=5)[-1]
+    raise OSError("torch's OpenMP was not found")
+
+
+def _reason(error: Exception) -> str:
+    told = getattr(error, "stderr", None)
+    return " ".join((told.decode(errors="replace") if told else str(error)).split())[-300:]

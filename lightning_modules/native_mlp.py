@@ -1,0 +1,188 @@
+"""The decoder in bfloat16 on a processor, by a routine in C++.
+
+torch's operations go over memory once each. ``native/residual_mlp.cpp`` takes some rows through all layers while they
+are in the cache. Where it cannot be had, or a network is not of its kind, torch's operations do the same.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lightning_modules.native_library import library
+
+MOST_LAYERS, MOST_OUTPUTS = 64, 8
+
+
+class _Layer(ctypes.Structure):
+    """As in native/bfloat16.h."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("residual", ctypes.c_bool),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("hidden", ctypes.c_void_p),
+    )
+
+
+class _Slices(ctypes.Structure):
+    """As in native/slices.h."""
+
+    _fields_ = (
+        ("n_points", ctypes.c_int64),
+        ("n_frequencies", ctypes.c_int64),
+        ("coords", ctypes.c_void_p),
+        ("rotations", ctypes.c_void_p),
+        ("frequencies", ctypes.c_void_p),
+        ("sides", ctypes.c_void_p),
+    )
+
+
+def takes(
+    dtype: torch.dtype,
+    device: torch.device,
+    weights: Sequence[Tensor],
+    residual: Sequence[bool],
+    wants_dx: bool = False,
+) -> bool:
+    """Return whether the routine evaluates a network: bfloat16 on a processor, and sizes that fill its registers.
+
+    Args:
+        dtype: of the products.
+        device: of everything.
+        weights: of each layer, the first without the columns of z.
+        residual: whether a layer adds what it is given.
+        wants_dx: the gradient of what goes in is needed, too.
+    """
+    return (
+        dtype == torch.bfloat16
+        and device.type == "cpu"
+        and 2 <= len(weights) <= MOST_LAYERS
+        and weights[0].shape[1] % (16 if wants_dx else 2) == 0
+        and all(len(weight) % 16 == 0 for weight in weights[:-1])
+        and len(weights[-1]) <= MOST_OUTPUTS
+        and not residual[-1]
+        and library() is not None
+    )
+
+
+class NativeMLP(torch.autograd.Function):
+    """``residual_mlp._ResidualMLP`` in C++; its last layer, of few units, is in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float, residual: tuple[bool, ...], *parameters: Tensor) -> Tensor:
+        """Evaluate (rows, inputs) -> (rows, outputs); arguments as there."""
+        out = torch.empty(len(x), len(parameters[-1]))
+        return _forward(ctx, x.contiguous(), None, out, slope, residual, parameters)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Hand out the gradients of x (if asked for) and of the parameters."""
+        dx = torch.empty_like(ctx.saved_tensors[0]) if ctx.needs_input_grad[0] else None
+        return (dx, None, None, *_backward(ctx, grad, ctx.needs_input_grad[3:], dx))
+
+
+class NativeSlices(torch.autograd.Function):
+    """``decoder.SliceDecoder.evaluate`` at ``rotate(coords, rotations)``, in the Fourier domain, in C++."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        coords: Tensor,
+        rotations: Tensor,
+        frequencies: Tensor,
+        slope: float,
+        residual: tuple[bool, ...],
+        *parameters: Tensor,
+    ) -> Tensor:
+        """Render slices.
+
+        Args:
+            ctx: torch's.
+            coords: (M/2, 3) one half of the lattice.
+            rotations: (B, 3, 3).
+            frequencies: (F,) of the positional encoding, along each axis.
+            slope: of the leaky ReLU.
+            residual: of each layer.
+            parameters: weight and bias of each layer, the first bias (B, width).
+
+        Returns:
+            (B, M).
+        """
+        n_rows = len(rotations) * len(coords)
+        of_slices = [part.contiguous() for part in (coords, rotations, frequencies)]
+        of_slices.append(torch.empty(n_rows))
+        x = torch.empty(n_rows, 6 * len(frequencies), dtype=torch.bfloat16)
+        return _forward(ctx, x, of_slices, torch.empty(len(rotations), 2 * len(coords)), slope, residual, parameters)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Hand out the gradients of the parameters."""
+        return (None, None, None, None, None, *_backward(ctx, grad, ctx.needs_input_grad[5:]))
+
+
+def _forward(
+    ctx: Any,
+    x: Tensor,
+    of_slices: list[Tensor] | None,
+    out: Tensor,
+    slope: float,
+    residual: tuple[bool, ...],
+    parameters: Sequence[Tensor],
+) -> Tensor:
+    weights = [weight if weight.stride(1) == 1 else weight.contiguous() for weight in parameters[::2]]
+    biases = [bias.contiguous() for bias in parameters[1::2]]
+    hidden = [x, *(x.new_empty(len(x), len(weight)) for weight in weights[:-1])]
+    ctx.slope, ctx.residual = slope, residual
+    ctx.save_for_backward(*hidden, *weights, *biases, *(of_slices or ()))
+    _call("forward", slope, residual, hidden, weights, biases, of_slices, out)
+    return out
+
+
+def _backward(ctx: Any, grad: Tensor, wanted: Sequence[bool], dx: Tensor | None = None) -> list[Tensor | None]:
+    n = len(ctx.residual)
+    hidden, weights, biases = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(3))
+    of_slices = list(ctx.saved_tensors[3 * n :]) or None
+    parameters = [part for pair in zip(weights, biases, strict=True) for part in pair]
+    gradients = [torch.empty(part.shape) if wants else None for part, wants in zip(parameters, wanted, strict=True)]
+    pointers = [None if part is None else part.data_ptr() for part in gradients]
+    dw, db = ((ctypes.c_void_p * n)(*pointers[first::2]) for first in (0, 1))
+    grad = grad.float().contiguous()
+    _call("backward", ctx.slope, ctx.residual, hidden, weights, biases, of_slices, grad, dw, db, dx)
+    return gradients
+
+
+def _call(
+    what: str,
+    slope: float,
+    residual: Sequence[bool],
+    hidden: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    of_slices: list[Tensor] | None,
+    *arrays: Any,
+) -> None:
+    layers = (_Layer * len(weights))(
+        *(
+            _Layer(w.shape[1], len(w), w.stride(0), adds, w.data_ptr(), b.data_ptr(), h.data_ptr())
+            for w, b, h, adds in zip(weights, biases, hidden, residual, strict=True)
+        )
+    )
+    slices = None
+    if of_slices is not None:
+        sizes = len(of_slices[0]), len(of_slices[2])
+        slices = ctypes.byref(_Slices(*sizes, *(part.data_ptr() for part in of_slices)))
+    pointers = [ctypes.c_void_p(part.data_ptr()) if isinstance(part, Tensor) else part for part in arrays]
+    rows, items, n_layers, threads = map(
+        ctypes.c_int64, (len(hidden[0]), len(biases[0]), len(weights), torch.get_num_threads())
+    )
+    routine = getattr(library(), f"residual_mlp_{what}")
+    routine(rows, items, n_layers, layers, slices, ctypes.c_float(slope), *pointers, threads)
