@@ -86,17 +86,22 @@ void interleave(const u16* from, i64 rows, i64 columns, u16* packed) {
   }
 }
 
-// Transpose pairs: to[c][r] = from[r][c].
-void transpose(const u32* from, i64 rows, i64 columns, u32* to) {
-  const i64 whole = rows / 16 * 16;
-  for (i64 c = 0; c + 16 <= columns; c += 16)
+// to[c][r] = from[r][c]; a last row by itself is joined by zeros.
+void transpose(const u16* from, i64 rows, i64 columns, u16* to) {
+  const i64 pairs = (rows + 1) / 2, whole = rows / 32 * 16, wide = columns / 16 * 16;
+  const auto load = [&](i64 row, i64 c) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(from + row * columns + c)));
+  };
+  for (i64 c = 0; c < wide; c += 16)
     for (i64 r = 0; r < whole; r += 16) {
       __m512i block[16];
-      for (int i = 0; i < 16; i++) block[i] = _mm512_loadu_si512(from + (r + i) * columns + c);
-      transpose(block, to + c * rows + r, rows);
+      for (int i = 0; i < 16; i++)
+        block[i] = _mm512_or_si512(load(2 * (r + i), c), _mm512_slli_epi32(load(2 * (r + i) + 1, c), 16));
+      transpose(block, (u32*)to + c * pairs + r, pairs);
     }
   for (i64 r = 0; r < rows; r++)
-    for (i64 c = r < whole ? columns / 16 * 16 : 0; c < columns; c++) to[c * rows + r] = from[r * columns + c];
+    for (i64 c = r < 2 * whole ? wide : 0; c < columns; c++) to[c * 2 * pairs + r] = from[r * columns + c];
+  for (i64 c = 0; rows % 2 && c < columns; c++) to[c * 2 * pairs + rows] = 0;
 }
 
 struct Layer {
@@ -127,7 +132,8 @@ void pack_transposed(const Layer& layer, i64 n0, u16* packed) {
 // Pack a pair of rows of a weight: packed[o / 2][i][o % 2] = W[o][i].
 void pack_pair(const Layer& layer, i64 o, u16* packed, u16* rounded) {
   for (i64 row = 0; row < 2; row++)
-    for (i64 i = 0; i < layer.inputs; i++) rounded[row * layer.inputs + i] = narrow(layer.weight[(o + row) * layer.stride + i]);
+    for (i64 i = 0; i < layer.inputs; i++)
+      rounded[row * layer.inputs + i] = narrow(layer.weight[(o + row) * layer.stride + i]);
   interleave(rounded, 2, layer.inputs, packed + o * layer.inputs);
 }
 

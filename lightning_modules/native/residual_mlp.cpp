@@ -17,7 +17,8 @@
 
 namespace {
 
-constexpr i64 TILE = 128;  // rows: they, a layer's weights and the gradient of these fit a cache of 1 MB
+constexpr i64 TILE = 128;  // rows: they, a layer's weights and the gradient of these fit a second-level cache of 1 MB
+constexpr i64 MOST_LAYERS = 64, MOST_OUTPUTS = 8;
 
 // The rows of a thread, cut into tiles of an even number of rows each, the last of all perhaps excepted.
 struct Tiles {
@@ -44,31 +45,147 @@ __m512 gate(__m512 gradient, __m512 h, float slope) {
 
 void add_to(float* sums, __m512 values) { _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_loadu_ps(sums), values)); }
 
+// The network, and what is the same for all of its rows.
+struct Network {
+  i64 rows, items, top;
+  const Layer* layers;
+  const Slices* slices;
+  float slope;
+  i64 widest, packed_at[MOST_LAYERS + 1], dw_at[MOST_LAYERS + 1], db_at[MOST_LAYERS + 1];
+
+  Network(i64 rows, i64 items, i64 n_layers, const Layer* layers, const Slices* slices, float slope)
+      : rows(rows), items(items), top(n_layers - 1), layers(layers), slices(slices), slope(slope), widest(0),
+        packed_at{0}, dw_at{0}, db_at{0} {
+    for (i64 l = 0; l <= top; l++) {
+      const i64 size = layers[l].inputs * layers[l].outputs;
+      packed_at[l + 1] = packed_at[l] + (l < top ? size : 0);
+      dw_at[l + 1] = dw_at[l] + size;
+      db_at[l + 1] = db_at[l] + (l ? 1 : items) * layers[l].outputs;
+      widest = std::max({widest, layers[l].inputs, l < top ? layers[l].outputs : 0});
+    }
+  }
+  i64 item(i64 row) const { return row / (rows / items); }
+  i64 n_sums() const { return dw_at[top + 1] + db_at[top + 1]; }
+};
+
 // One row of the last layer, of few units: plain products in float32.
-void last_forward(const Layer& last, const u16* h, float* out) {
+void last_forward(const Network& net, i64 row, float* out) {
+  const Layer& last = net.layers[net.top];
+  const u16* h = last.hidden + row * last.inputs;
+  float parts[MOST_OUTPUTS];
   for (i64 o = 0; o < last.outputs; o++) {
     __m512 sum = _mm512_setzero_ps();
     for (i64 c = 0; c < last.inputs; c += 16)
       sum = _mm512_fmadd_ps(widen(h + c), _mm512_loadu_ps(last.weight + o * last.stride + c), sum);
-    out[o] = last.bias[o] + _mm512_reduce_add_ps(sum);
+    parts[o] = last.bias[o] + _mm512_reduce_add_ps(sum);
+  }
+  if (net.slices) {
+    const Pair pair(*net.slices, row);
+    out[pair.at] = parts[0] - parts[1] * net.slices->sides[row];
+    out[pair.opposite] = parts[0] + parts[1] * net.slices->sides[row];
+  } else {
+    std::copy(parts, parts + last.outputs, out + row * last.outputs);
   }
 }
 
-void last_backward(const Layer& last, const u16* h, const float* g, float slope, float* dw, float* db, float* db_below,
-                   u16* g_below) {
-  for (i64 o = 0; o < last.outputs; o++) db[o] += g[o];
+// A layer but the last, on some rows: what it gives is what the next is given.
+void layer_forward(const Network& net, i64 l, i64 row, i64 n_rows, const u16* packed, float* product) {
+  const Layer& layer = net.layers[l];
+  const i64 width = layer.outputs;
+  const bool adds = layer.residual;
+  const u16* h = layer.hidden + row * layer.inputs;
+  u16* to = net.layers[l + 1].hidden + row * width;
+  multiply(n_rows, width, layer.inputs, false, h, packed + net.packed_at[l], product);
+  for (i64 r = 0; r < n_rows; r++) {
+    const float* bias = layer.bias + (l ? 0 : net.item(row + r) * width);
+    for (i64 c = r * width; c < (r + 1) * width; c += 16) {
+      __m512 u = _mm512_add_ps(_mm512_loadu_ps(product + c), _mm512_loadu_ps(bias + c - r * width));
+      if (adds) u = _mm512_add_ps(u, widen(h + c));
+      narrow(to + c, activate(u, net.slope));
+    }
+  }
+}
+
+// What a thread has summed up: dW of all layers, then their db, that of the first by item.
+struct Sums {
+  const Network& net;
+  float* values;
+  float* dw(i64 l) const { return values + net.dw_at[l]; }
+  float* db(i64 l, i64 row) const {
+    return values + net.dw_at[net.top + 1] + net.db_at[l] + (l ? 0 : net.item(row) * net.layers[0].outputs);
+  }
+};
+
+// One row of the last layer: from the gradient of what it gives to that of the layer below, g (inputs,).
+void last_backward(const Network& net, i64 row, const float* gradient, const Sums& sums, u16* g) {
+  const Layer& last = net.layers[net.top];
+  const u16* h = last.hidden + row * last.inputs;
+  float *db = sums.db(net.top, row), *db_below = sums.db(net.top - 1, row), pair_of[2];
+  const float* parts = gradient + row * last.outputs;
+  if (net.slices) {
+    const Pair pair(*net.slices, row);
+    pair_of[0] = gradient[pair.at] + gradient[pair.opposite];
+    pair_of[1] = (gradient[pair.opposite] - gradient[pair.at]) * net.slices->sides[row];
+    parts = pair_of;
+  }
+  for (i64 o = 0; o < last.outputs; o++) db[o] += parts[o];
   for (i64 c = 0; c < last.inputs; c += 16) {
     const __m512 hidden = widen(h + c);
     __m512 dh = _mm512_setzero_ps();
     for (i64 o = 0; o < last.outputs; o++) {
-      const __m512 each = _mm512_set1_ps(g[o]);
+      const __m512 each = _mm512_set1_ps(parts[o]);
       dh = _mm512_fmadd_ps(each, _mm512_loadu_ps(last.weight + o * last.stride + c), dh);
-      float* sums = dw + o * last.inputs + c;
-      _mm512_storeu_ps(sums, _mm512_fmadd_ps(each, hidden, _mm512_loadu_ps(sums)));
+      add_to(sums.dw(net.top) + o * last.inputs + c, _mm512_mul_ps(each, hidden));
     }
-    dh = gate(dh, hidden, slope);
+    dh = gate(dh, hidden, net.slope);
     add_to(db_below + c, dh);
-    narrow(g_below + c, dh);
+    narrow(g + c, dh);
+  }
+}
+
+// dW of a layer, from its gradient g (n_rows, outputs) and what it was given.
+void weight_gradient(const Network& net, i64 l, i64 row, i64 n_rows, const u16* g, const Sums& sums, u16* scratch) {
+  const Layer& layer = net.layers[l];
+  u16 *transposed = scratch, *pairs = scratch + TILE * net.widest;
+  transpose(g, n_rows, layer.outputs, transposed);
+  interleave(layer.hidden + row * layer.inputs, n_rows, layer.inputs, pairs);
+  multiply(layer.outputs, layer.inputs, (n_rows + 1) / 2 * 2, true, transposed, pairs, sums.dw(l));
+}
+
+// From the gradient g (n_rows, outputs) of a layer to that of the layer below, (n_rows, inputs), or to dx.
+void layer_backward(const Network& net, i64 l, i64 row, i64 n_rows, const u16* packed, const u16* g, const Sums& sums,
+                    float* product, u16* below) {
+  const Layer& layer = net.layers[l];
+  const i64 width = layer.inputs;
+  const bool adds = layer.residual;
+  const u16* h = layer.hidden + row * width;
+  multiply(n_rows, width, layer.outputs, false, g, packed + net.packed_at[l], product);
+  for (i64 r = 0; r < n_rows; r++) {
+    float* db_below = l ? sums.db(l - 1, row + r) : nullptr;
+    for (i64 c = r * width; c < (r + 1) * width; c += 16) {
+      __m512 dh = _mm512_loadu_ps(product + c);
+      if (adds) dh = _mm512_add_ps(dh, widen(g + c));
+      if (l) {
+        dh = gate(dh, widen(h + c), net.slope);
+        add_to(db_below + c - r * width, dh);
+      }
+      narrow(below + c, dh);
+    }
+  }
+}
+
+// A tile through all layers, from the last to the first.
+void tile_backward(const Network& net, i64 row, i64 n_rows, const u16* packed, const float* gradient, const Sums& sums,
+                   float* const* dw, u16* dx, float* product, u16* scratch) {
+  const i64 size = TILE * net.widest;
+  u16 *g = scratch, *below = scratch + size;
+  for (i64 r = 0; r < n_rows; r++) last_backward(net, row + r, gradient, sums, g + r * net.layers[net.top].inputs);
+  for (i64 l = net.top - 1; l >= 0; l--) {
+    if (dw[l]) weight_gradient(net, l, row, n_rows, g, sums, scratch + 2 * size);
+    if (!l && !dx) return;
+    u16* to = l ? below : dx + row * net.layers[0].inputs;
+    layer_backward(net, l, row, n_rows, packed, g, sums, product, to);
+    std::swap(g, below);
   }
 }
 
@@ -101,50 +218,22 @@ int usable() {
 // that are a multiple of 16; inputs of the first are even.
 void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer* layers, const Slices* slices, float slope,
                           float* out, i64 threads) {
-  const Layer& last = layers[n_layers - 1];
-  i64 offset[64] = {0}, widest = 0;
-  for (i64 l = 0; l + 1 < n_layers; l++) {
-    offset[l + 1] = offset[l] + layers[l].inputs * layers[l].outputs;
-    widest = std::max(widest, layers[l].outputs);
-  }
-  const Buffer<u16> packed(offset[n_layers - 1]);
+  const Network net(rows, items, n_layers, layers, slices, slope);
+  const Buffer<u16> packed(net.packed_at[net.top]);
 #pragma omp parallel num_threads(threads)
   {
-    for (i64 l = 0; l + 1 < n_layers; l++) {
+    for (i64 l = 0; l < net.top; l++) {
 #pragma omp for schedule(static) nowait
-      for (i64 n = 0; n < layers[l].outputs; n += 16) pack_transposed(layers[l], n, packed + offset[l]);
+      for (i64 n = 0; n < layers[l].outputs; n += 16) pack_transposed(layers[l], n, packed + net.packed_at[l]);
     }
 #pragma omp barrier
+    const Buffer<float> product(TILE * net.widest);
     const Tiles tiles(rows, omp_get_thread_num(), omp_get_num_threads());
-    const Buffer<float> product(tiles.size * widest);
-    for (i64 r0 = tiles.first; r0 < tiles.end; r0 += tiles.size) {
-      const i64 n_rows = std::min(tiles.size, tiles.end - r0);
-      for (i64 r = r0; slices && r < r0 + n_rows; r++) encode(*slices, r, layers[0].hidden + r * layers[0].inputs);
-      for (i64 l = 0; l + 1 < n_layers; l++) {
-        const Layer& layer = layers[l];
-        const i64 width = layer.outputs;
-        multiply(n_rows, width, layer.inputs, false, layer.hidden + r0 * layer.inputs, packed + offset[l], product);
-        for (i64 r = 0; r < n_rows; r++) {
-          const float* bias = layer.bias + (l ? 0 : (r0 + r) / (rows / items) * width);
-          const u16* h = layer.hidden + (r0 + r) * layer.inputs;
-          u16* to = layers[l + 1].hidden + (r0 + r) * width;
-          for (i64 c = 0; c < width; c += 16) {
-            __m512 u = _mm512_add_ps(_mm512_loadu_ps(product + r * width + c), _mm512_loadu_ps(bias + c));
-            if (layer.residual) u = _mm512_add_ps(u, widen(h + c));
-            narrow(to + c, activate(u, slope));
-          }
-          if (l + 2 < n_layers) continue;
-          if (!slices) {
-            last_forward(last, to, out + (r0 + r) * last.outputs);
-          } else {
-            float parts[2];
-            last_forward(last, to, parts);
-            const Pair pair(*slices, r0 + r);
-            out[pair.at] = parts[0] - parts[1] * slices->sides[r0 + r];
-            out[pair.opposite] = parts[0] + parts[1] * slices->sides[r0 + r];
-          }
-        }
-      }
+    for (i64 row = tiles.first; row < tiles.end; row += tiles.size) {
+      const i64 end = std::min(row + tiles.size, tiles.end);
+      for (i64 r = row; slices && r < end; r++) encode(*slices, r, layers[0].hidden + r * layers[0].inputs);
+      for (i64 l = 0; l < net.top; l++) layer_forward(net, l, row, end - row, packed, product);
+      for (i64 r = row; r < end; r++) last_forward(net, r, out);
     }
     at::native::cpublas::brgemm_release(true);
   }
@@ -154,91 +243,36 @@ void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer* layers
 // (items, outputs), dx (rows, inputs). What is null is not asked for.
 void residual_mlp_backward(i64 rows, i64 items, i64 n_layers, const Layer* layers, const Slices* slices, float slope,
                            const float* gradient, float* const* dw, float* const* db, u16* dx, i64 threads) {
-  const i64 top = n_layers - 1, lowest = dx ? 0 : 1;
-  i64 packed_at[65] = {0}, dw_at[65] = {0}, db_at[65] = {0}, widest = 0;
-  for (i64 l = 0; l < n_layers; l++) {
-    packed_at[l + 1] = packed_at[l] + (l < top ? layers[l].inputs * layers[l].outputs : 0);
-    dw_at[l + 1] = dw_at[l] + layers[l].inputs * layers[l].outputs;
-    db_at[l + 1] = db_at[l] + (l ? 1 : items) * layers[l].outputs;
-    widest = std::max(widest, layers[l].inputs);
-    if (l < top) widest = std::max(widest, layers[l].outputs);
-  }
-  const i64 n_dw = dw_at[n_layers], n_sums = n_dw + db_at[n_layers];
-  const Buffer<u16> packed(packed_at[n_layers]);
-  const Buffer<float> sums(threads * n_sums);  // of each thread: all dw, then all db
+  const Network net(rows, items, n_layers, layers, slices, slope);
+  const i64 n_sums = net.n_sums(), n_dw = net.dw_at[n_layers];
+  const Buffer<u16> packed(net.packed_at[net.top]);
+  const Buffer<float> all_sums(threads * n_sums);
 #pragma omp parallel num_threads(threads)
   {
     const i64 thread = omp_get_thread_num(), n_threads = omp_get_num_threads();
-    const Tiles tiles(rows, thread, n_threads);
-    float* own = sums + thread * n_sums;
-    std::fill(own, own + n_sums, 0.f);
-    const Buffer<u16> g0(tiles.size * widest), g1(tiles.size * widest), pairs(tiles.size * widest);
-    const Buffer<u16> transposed(tiles.size * widest), rounded(2 * widest);
-    const Buffer<float> product(tiles.size * widest);
-    for (i64 l = lowest; l < top; l++) {
+    const Sums own{net, all_sums + thread * n_sums};
+    std::fill(own.values, own.values + n_sums, 0.f);
+    const Buffer<float> product(TILE * net.widest);
+    const Buffer<u16> scratch(4 * TILE * net.widest);
+    for (i64 l = dx ? 0 : 1; l < net.top; l++) {
 #pragma omp for schedule(static) nowait
-      for (i64 o = 0; o < layers[l].outputs; o += 2) pack_pair(layers[l], o, packed + packed_at[l], rounded);
+      for (i64 o = 0; o < layers[l].outputs; o += 2) pack_pair(layers[l], o, packed + net.packed_at[l], scratch);
     }
 #pragma omp barrier
-    for (i64 r0 = tiles.first; r0 < tiles.end; r0 += tiles.size) {
-      const i64 n_rows = std::min(tiles.size, tiles.end - r0), even = (n_rows + 1) / 2 * 2;
-      u16 *g = g0, *below = g1;
-      const auto db_of = [&](i64 l, i64 r) {
-        return own + n_dw + db_at[l] + (l ? 0 : (r0 + r) / (rows / items) * layers[0].outputs);
-      };
-      for (i64 r = 0; r < n_rows; r++) {
-        const Layer& last = layers[top];
-        const float* of_row = gradient + (r0 + r) * last.outputs;
-        float parts[2];
-        if (slices) {
-          const Pair pair(*slices, r0 + r);
-          parts[0] = gradient[pair.at] + gradient[pair.opposite];
-          parts[1] = (gradient[pair.opposite] - gradient[pair.at]) * slices->sides[r0 + r];
-          of_row = parts;
-        }
-        last_backward(last, last.hidden + (r0 + r) * last.inputs, of_row, slope, own + dw_at[top],
-                      own + n_dw + db_at[top], db_of(top - 1, r), g + r * last.inputs);
-      }
-      for (i64 l = top - 1; l >= 0; l--) {
-        const Layer& layer = layers[l];
-        const i64 width = layer.inputs;
-        const u16* h = layer.hidden + r0 * width;
-        if (dw[l]) {
-          interleave(g, n_rows, layer.outputs, pairs);
-          transpose((const u32*)pairs.values, even / 2, layer.outputs, (u32*)transposed.values);
-          interleave(h, n_rows, width, pairs);
-          multiply(layer.outputs, width, even, true, transposed, pairs, own + dw_at[l]);
-        }
-        if (l < lowest) continue;
-        multiply(n_rows, width, layer.outputs, false, g, packed + packed_at[l], product);
-        for (i64 r = 0; r < n_rows; r++) {
-          u16* to = l ? below + r * width : dx + (r0 + r) * width;
-          float* db_below = l ? db_of(l - 1, r) : nullptr;
-          for (i64 c = 0; c < width; c += 16) {
-            __m512 dh = _mm512_loadu_ps(product + r * width + c);
-            if (layer.residual) dh = _mm512_add_ps(dh, widen(g + r * width + c));
-            if (l) {
-              dh = gate(dh, widen(h + r * width + c), slope);
-              add_to(db_below + c, dh);
-            }
-            narrow(to + c, dh);
-          }
-        }
-        std::swap(g, below);
-      }
-    }
+    const Tiles tiles(rows, thread, n_threads);
+    for (i64 row = tiles.first; row < tiles.end; row += tiles.size)
+      tile_backward(net, row, std::min(tiles.size, tiles.end - row), packed, gradient, own, dw, dx, product, scratch);
     at::native::cpublas::brgemm_release(true);
 #pragma omp barrier
     for (i64 l = 0; l < n_layers; l++)
-      for (int is_bias = 0; is_bias < 2; is_bias++) {
-        const i64 at = is_bias ? n_dw + db_at[l] : dw_at[l];
-        const i64 n = is_bias ? db_at[l + 1] - db_at[l] : dw_at[l + 1] - dw_at[l];
+      for (bool is_bias : {false, true}) {
+        const i64 *at = is_bias ? net.db_at : net.dw_at, first = (is_bias ? n_dw : 0) + at[l], n = at[l + 1] - at[l];
         float* to = is_bias ? db[l] : dw[l];
         if (!to) continue;
 #pragma omp for schedule(static) nowait
         for (i64 i = 0; i < n; i++) {
-          float sum = sums[at + i];
-          for (i64 t = 1; t < n_threads; t++) sum += sums[t * n_sums + at + i];
+          float sum = all_sums[first + i];
+          for (i64 t = 1; t < n_threads; t++) sum += all_sums[t * n_sums + first + i];
           to[i] = sum;
         }
       }

@@ -1,7 +1,7 @@
 // Central slices at a pose: what the network is asked at each of their points, and where its answer belongs.
 //
-// The rows of a slice are the points of one half of the lattice, each turned, and brought to z <= 0. The network sees sines
-// and cosines of its coordinates, and gives the transform's real and imaginary part: H(k) = real - imaginary, and
+// The rows of a slice are the points of one half of the lattice, each turned, and brought to z <= 0. The network sees
+// sines and cosines of its coordinates, and gives the transform's real and imaginary part: H(k) = real - imaginary, and
 // H(-k) = real + imaginary; the other way round for a point that was brought there.
 
 #pragma once

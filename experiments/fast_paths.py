@@ -1,0 +1,154 @@
+"""Do the fast ways of training come to the plain one's numbers, and does the same run come to its own again?
+
+    python -m experiments.fast_paths                            # four experiments, three seeds, small
+    python -m experiments.fast_paths --exp vlt_zero data=...    # with further settings, as for run.py
+
+The plain way is float32, by torch's operations one after another. What its seeds do among themselves is the yardstick
+for the fast ways: their mean over the same seeds may be as far away as one seed is from another. The plain way is also
+trained again with the same seed, and with another number of threads: sums in another order, as a GPU takes them in each
+run. Runs that are there already, below the output folder, are not trained again.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from experiments.benchmark_machine import hush_libraries, in_a_line, machine, on_gpu, write_measured
+from experiments.configs import check, compose
+from experiments.hardware import n_cores, threads_kept, wait_briefly_beside_others
+from experiments.messages import command
+from experiments.runs import execute
+
+EXPERIMENTS = ("baseline", "vlt_zero", "evil_twin_permuted", "evil_twin_noise")
+SMALL = ("data.n_particles=1000", "trainer.max_epochs=10", "trainer.enable_progress_bar=false")
+METRICS = (
+    "loss/total", "loss/reconstruction", "loss/kl", "latents/knn_class_accuracy", "latents/knn_hinge_r2"
+)  # fmt: skip
+PLAIN, AGAIN, THREADS = "float32", "float32, again", "float32, other threads"
+BY_TORCH = ("trainer.native=false", "trainer.capture=false")
+# What a run may differ by from itself where sums are taken in another order: losses and KL by a fraction of themselves,
+# the others by so much.
+TOLERANCES = {
+    "loss/total": 0.005, "loss/reconstruction": 0.005, "loss/kl": 0.05,
+    "latents/knn_class_accuracy": 0.05, "latents/knn_hinge_r2": 0.1,
+}  # fmt: skip
+
+Numbers = dict[str, list[float]]  # of a way, by metric: one for each seed
+
+
+def fast_ways(gpu: bool) -> dict[str, tuple[str, ...]]:
+    """Return the settings of each fast way, by name."""
+    found = {"bfloat16": ("precision=bfloat16", *BY_TORCH)}
+    if gpu:
+        return found | {"bfloat16, captured": ("precision=bfloat16", "trainer.capture=true")}
+    return found | {"bfloat16, C++": ("precision=bfloat16", "trainer.native=true")}
+
+
+def numbers_of(experiment: str, way: str, settings: Sequence[str], seeds: Sequence[int], folder: Path) -> Numbers:
+    """Train an experiment with each seed, or find it trained.
+
+    Args:
+        experiment: a file of conf/exp.
+        way: its name; the runs are in a folder of that name.
+        settings: overrides.
+        seeds: of the runs.
+        folder: of all ways.
+    """
+    runs = folder / re.sub(r"\W+", "_", way)
+    found: Numbers = {key: [] for key in METRICS}
+    for seed in seeds:
+        config = compose(f"+exp={experiment}", f"seed={seed}", f"paths.runs={runs}", *settings)
+        metrics = execute(config).metrics or {}
+        for key in METRICS:
+            if metrics.get(key) is not None:
+                found[key].append(float(metrics[key]))
+    return {key: values for key, values in found.items() if values}
+
+
+def with_other_threads(*arguments: Any) -> Numbers:
+    """As :func:`numbers_of`, with one thread where several are used, and with two where one is."""
+    import torch
+
+    with threads_kept():
+        torch.set_num_threads(1 if torch.get_num_threads() > 1 else 2)
+        return numbers_of(*arguments)
+
+
+def measure(experiment: str, seeds: Sequence[int], settings: Sequence[str], folder: Path) -> dict[str, Numbers]:
+    """Train an experiment in every way; the first seed of the plain way is trained twice more."""
+    common = [*SMALL, *settings]
+    plain = [*common, "precision=float32", *BY_TORCH]
+    gpu = on_gpu(check(compose(*common)))
+    found = {PLAIN: numbers_of(experiment, PLAIN, plain, seeds, folder)}
+    for way, own in fast_ways(gpu).items():
+        found[way] = numbers_of(experiment, way, [*common, *own], seeds, folder)
+    found[AGAIN] = numbers_of(experiment, AGAIN, plain, seeds[:1], folder)
+    if not gpu and n_cores() > 1:
+        found[THREADS] = with_other_threads(experiment, THREADS, plain, seeds[:1], folder)
+    return found
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return how far the seeds are apart."""
+    return max(values) - min(values)
+
+
+def is_within_spread(plain: Sequence[float], fast: Sequence[float]) -> bool:
+    """Return whether a fast way's mean is as near to the plain one's as one of its seeds is to another."""
+    return abs(fmean(fast) - fmean(plain)) <= spread(plain)
+
+
+def is_within_tolerance(key: str, once: float, again: float) -> bool:
+    """Return whether a number came again, as nearly as is promised where sums are taken in another order."""
+    return abs(again - once) <= TOLERANCES[key] * (abs(once) if key.startswith("loss/") else 1)
+
+
+def table(found: dict[str, dict[str, Numbers]]) -> str:
+    """Lay all out in Markdown: what the seeds do, what the fast ways differ by, and what a repetition does."""
+    some = next(iter(found.values()))
+    others = [way for way in some if way != PLAIN]
+    lines = [f"| `+exp=` | | {PLAIN}: mean, spread of seeds | {' | '.join(others)} |", "|---" * (3 + len(others)) + "|"]
+    for experiment, ways in found.items():
+        for key, plain in ways[PLAIN].items():
+            cells = [f"{fmean(plain):.4f}, {spread(plain):.4f}"]
+            for way in others:
+                values = ways[way][key]
+                if way in (AGAIN, THREADS):
+                    difference, holds = values[0] - plain[0], is_within_tolerance(key, plain[0], values[0])
+                else:
+                    difference, holds = fmean(values) - fmean(plain), is_within_spread(plain, values)
+                said = "same bits" if values[0] == plain[0] and way == AGAIN else f"{difference:+.4f}"
+                cells.append(said if holds else f"{said} (too far)")
+            lines.append(f"| `{experiment}` | {key} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Measure from the command line; returns the exit code, 1 if a number is too far from where it should be."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.fast_paths", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--exp", nargs="+", default=EXPERIMENTS, help=f"experiments (default {' '.join(EXPERIMENTS)})")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="at least two (default 0 1 2)")
+    parser.add_argument("--output", type=Path, default=Path("runs/fast_paths"), help="folder for runs and results")
+    parser.add_argument("settings", nargs="*", help="further settings, as for run.py: data.n_particles=3000")
+    options = parser.parse_intermixed_args(arguments)
+    if len(set(options.seeds)) < 2:
+        parser.error("--seeds: at least two, their spread is the yardstick")
+    wait_briefly_beside_others()
+    hush_libraries()
+    found = {name: measure(name, options.seeds, options.settings, options.output) for name in options.exp}
+    about = machine() | {"seeds": options.seeds, "settings": [*SMALL, *options.settings]}
+    text = f"{in_a_line(about)}\n\n{table(found)}"
+    write_measured(options.output / "fast_paths", {**about, "found": found}, text)
+    print(f"{text}\n{options.output.resolve()}")
+    return int("too far" in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
