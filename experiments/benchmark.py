@@ -34,7 +34,7 @@ from lightning_modules.errors import InputError
 
 REFERENCE = "cryodrgn"
 PRECISIONS = ("bfloat16", "float32")
-CAPTURED = "bfloat16, captured"
+CAPTURED, BY_TORCH = "bfloat16, captured", "bfloat16, without C++"
 # Particles and epochs per box side: minutes in all on two cores, and enough steps for the losses to be compared.
 SIZES = {32: (2000, 5), 64: (400, 4), 128: (96, 3)}
 EPOCH = re.compile(
@@ -172,8 +172,12 @@ def settings_of(box_px: int, n_particles: int, settings: list[str]) -> list[str]
 
 def variants(gpu: bool) -> dict[str, list[str]]:
     """Return the settings of each way in which the suite trains; a name begins with its precision."""
+    from lightning_modules.native_library import library
+
     found = {precision: [f"precision={precision}"] for precision in PRECISIONS}
-    return found | ({CAPTURED: ["precision=bfloat16", "trainer.capture=true"]} if gpu else {})
+    if gpu:
+        return found | {CAPTURED: ["precision=bfloat16", "trainer.capture=true"]}
+    return found | ({BY_TORCH: ["precision=bfloat16", "trainer.native=false"]} if library() else {})
 
 
 def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: list[str]) -> Comparison:

@@ -123,7 +123,7 @@ def model_around(
         bfloat16=Precision[str(to_dict(config)["precision"])] is Precision.bfloat16,
         seed=seed,
         particles_follow=config.data.get("residency") != "disk",
-        native=config.trainer.native,
+        native=config.trainer.get("native", True),  # runs of before have no such key
     )
 
 

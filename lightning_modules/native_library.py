@@ -43,6 +43,11 @@ def library() -> ctypes.CDLL | None:
     return _loaded() if _enabled else None
 
 
+def is_loaded() -> bool:
+    """Return whether this process has had a use for the library."""
+    return _loaded.cache_info().currsize > 0 and _loaded() is not None
+
+
 @functools.cache
 def _loaded() -> ctypes.CDLL | None:
     if not cpu_flags() >= NEEDED:

@@ -184,6 +184,7 @@ IRRELEVANT = [
     "metadata=consistent",
     "encoder_input=identity",
     "precision=float32",
+    "trainer.native=false",
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from experiments import provenance
 from experiments.configs import compose
@@ -39,6 +40,14 @@ def test_an_untouched_run_holds_wherever_it_lies(copied: Path, capsys: pytest.Ca
     for checked in ("latents: ", "data: particles: ", "data: poses: ", "reconstruction in one pass: ", *metrics):
         assert checked in out or checked.startswith(("time/", "images_per_s")), checked
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before, "a run is only read"
+
+
+def test_a_run_from_before_a_switch_was_there_holds(copied: Path, capsys: pytest.CaptureFixture) -> None:
+    config = OmegaConf.load(copied / "config.yaml")
+    for switch in ("capture", "native"):
+        del config.trainer[switch]
+    OmegaConf.save(config, copied / "config.yaml")
+    assert main([str(copied)]) == 0, capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
