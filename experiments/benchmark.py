@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from experiments.benchmark_machine import (
     watch,
     write_measured,
 )
-from experiments.benchmark_stages import FIRST, measure_stages, stages_table, started
+from experiments.benchmark_stages import FIRST, Stages, measure_stages, stages_table, started
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
@@ -265,34 +266,44 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Compare at every size, write benchmark.json and benchmark.md, and return the latter's text."""
+    """Compare at every size; after each, write benchmark.json and benchmark.md. Returns the latter's text."""
     load = load_average()
     device = "cuda" if on_gpu(check(compose(*options.settings))) else "cpu"
     peaks = {precision: matmul_peak_gflops(precision, device) for precision in PRECISIONS}
-    comparisons, stages = [], []
+    about, text = machine() | {"load_before": load}, ""
+    comparisons: list[Comparison] = []
+    stages: list[Stages] = []
     for box_px in options.box_px:
         n_particles, epochs = SIZES.get(box_px, SIZES[128])
         n_particles = options.n_particles or n_particles
         comparisons.append(
             compare(box_px, n_particles, options.epochs or epochs, options.rounds, list(options.settings))
         )
+        text = write(options.output, about, peaks, comparisons, stages)
         if not options.no_stages:
             common = settings_of(box_px, n_particles, list(options.settings))
             stages.append(measure_stages(box_px, n_particles, common))
             stages[-1].measured[FIRST] = comparisons[-1].sides["float32"].first_step_s
-    about = machine() | {"load_before": load}
+            text = write(options.output, about, peaks, comparisons, stages)
+    return text
+
+
+def write(
+    folder: Path, about: dict[str, Any], peaks: dict[str, float], comparisons: list[Comparison], stages: list[Stages]
+) -> str:
+    """Write what is measured so far; return it as Markdown."""
     found = {**about, "matmul_peak_gflops": peaks}
     found |= {"comparisons": [asdict(part) for part in comparisons], "stages": [asdict(part) for part in stages]}
     text = "\n".join(
         [
             in_a_line(about),
             "matrix-product peak: " + ", ".join(f"{p} {gflops:.0f} GFLOP/s" for p, gflops in peaks.items()),
-            "Other processes were running: the speeds are not to be trusted.\n" if load > 0.5 else "",
+            "Other processes were running: the speeds are not to be trusted.\n" if about["load_before"] > 0.5 else "",
             table(comparisons, peaks),
             stages_table(stages) if stages else "",
         ]
     )
-    write_measured(options.output / "benchmark", found, text)
+    write_measured(folder / "benchmark", found, text)
     return text
 
 

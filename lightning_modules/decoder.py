@@ -92,12 +92,18 @@ class SliceDecoder(nn.Module):
         Returns:
             (B, M) Hartley transforms, before the CTF. Equals ``cryodrgn.models.HetOnlyVAE.decode``.
         """
+        rendered = self._by_native_code(rotations, z)
+        return self.evaluate(rotate(self.coords, rotations), z) if rendered is None else rendered
+
+    def _by_native_code(self, rotations: Tensor, z: Tensor) -> Tensor | None:
+        """Render slices in C++; None: it is not to be had, or not made for this network."""
         parts, frequencies = Parts.of(self._mlp), self.encoding.frequencies
-        if not self.is_fourier or not len(frequencies) or parts.residual[0] or rotations.requires_grad:
-            return self.evaluate(rotate(self.coords, rotations), z)
+        is_its_kind = self.is_fourier and len(frequencies) > 0 and not parts.residual[0]
+        if not is_its_kind or rotations.requires_grad or not rotations.dtype == z.dtype == torch.float32:
+            return None
         weight, bias, *others = parameters = parts.joined(z, 6 * len(frequencies))
         if not native_mlp.takes(matmul_dtype(z.device), z.device, parameters[::2], parts.residual):
-            return self.evaluate(rotate(self.coords, rotations), z)
+            return None
         settings = frequencies, parts.slope, parts.residual
         # Where no gradient will be asked for, what the layers write need not be kept for all images.
         at_once = len(z) if torch.is_grad_enabled() else max(1, CACHED_ROWS // len(self.coords))

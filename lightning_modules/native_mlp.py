@@ -56,7 +56,7 @@ def takes(
     Args:
         dtype: of the products.
         device: of everything.
-        weights: of each layer, the first without the columns of z.
+        weights: float32, of each layer, the first without the columns of z.
         residual: whether a layer adds what it is given.
         wants_dx: the gradient of what goes in is needed, too.
     """
@@ -64,6 +64,7 @@ def takes(
         dtype == torch.bfloat16
         and device.type == "cpu"
         and 2 <= len(weights) <= MOST_LAYERS
+        and all(weight.dtype == torch.float32 for weight in weights)
         and weights[0].shape[1] % (16 if wants_dx else 2) == 0
         and all(len(weight) % 16 == 0 for weight in weights[:-1])
         and len(weights[-1]) <= MOST_OUTPUTS

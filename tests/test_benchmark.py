@@ -107,6 +107,17 @@ def test_a_whole_run_and_its_report_are_timed(monkeypatch: pytest.MonkeyPatch, t
         benchmark_stages.whole([], tmp_path)
 
 
+def test_what_is_measured_survives_what_fails_after_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sides = {name: benchmark.Side([0.5], [1.0]) for name in ("cryodrgn", *benchmark.PRECISIONS)}
+    sizes = iter([benchmark.Comparison(16, 24, sides, 1.0)])
+    monkeypatch.setattr(benchmark, "compare", lambda *_: next(sizes))
+    monkeypatch.setattr(benchmark, "matmul_peak_gflops", lambda *_: 100.0)
+    with pytest.raises(StopIteration):
+        benchmark.main.__wrapped__(["--box-px", "16", "32", "--no-stages", "--output", str(tmp_path)])
+    (kept,) = json.loads((tmp_path / "benchmark.json").read_text())["comparisons"]
+    assert kept["box_px"] == 16 and "| 16 | cryodrgn train_vae | 24.0 |" in (tmp_path / "benchmark.md").read_text()
+
+
 def test_stages_are_a_column_for_each_particle_set() -> None:
     found = [Stages(32, 2000, {"umap_s": 1.234, "run_s": 812.3}), Stages(64, 400, {"umap_s": None, "run_s": 900.0})]
     shown = stages_table(found).splitlines()

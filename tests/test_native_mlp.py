@@ -184,7 +184,9 @@ def test_without_gradients_the_slices_are_the_same_a_few_at_a_time(monkeypatch: 
             torch.testing.assert_close(decoder(rotations, z), together.detach(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("why", ["float32", "an odd width", "many outputs", "a residual at the end", "switched off"])
+@pytest.mark.parametrize(
+    "why", ["float32", "weights in float64", "an odd width", "many outputs", "a residual at the end", "switched off"]
+)
 def test_what_it_is_not_made_for_is_left_to_torch(why: str) -> None:
     weights: list[Any] = [torch.zeros(32, 10), torch.zeros(32, 32), torch.zeros(2, 32)]
     dtype, residual = torch.bfloat16, [False, True, False]
@@ -192,6 +194,8 @@ def test_what_it_is_not_made_for_is_left_to_torch(why: str) -> None:
     assert native_mlp.takes(dtype, cpu, weights, residual)
     if why == "float32":
         dtype = torch.float32
+    elif why == "weights in float64":
+        weights[1] = weights[1].double()
     elif why == "an odd width":
         weights[:2] = torch.zeros(33, 10), torch.zeros(33, 33)
     elif why == "many outputs":
