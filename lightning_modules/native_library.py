@@ -112,5 +112,7 @@ def _openmp() -> str:
 
 
 def _reason(error: Exception) -> str:
-    told = getattr(error, "stderr", None)
-    return " ".join((told.decode(errors="replace") if told else str(error)).split())[-300:]
+    if isinstance(error, subprocess.CalledProcessError):
+        told = " ".join(error.stderr.decode(errors="replace").split())[-300:]
+        return f"{error.cmd[0]} ended with exit code {error.returncode}" + (f": {told}" if told else "")
+    return " ".join(str(error).split())[-300:]

@@ -16,7 +16,7 @@ from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.joined_adam import JoinedAdam
 from lightning_modules.latent_inits import Latents
 from lightning_modules.memory import keep_freed_memory
-from lightning_modules.native_library import without_native_code
+from lightning_modules.native_library import library, without_native_code
 from lightning_modules.observed import Inputs, Observed
 from lightning_modules.row_adam import RowAdam
 from lightning_modules.team import Alone
@@ -114,6 +114,8 @@ class VAE(pl.LightningModule):
         """Prepare once the trainer has chosen the device."""
         keep_freed_memory()
         self.prepare()
+        if self.native and self.in_bfloat16 and self.device.type == "cpu":
+            library()  # compiled now where it has to be, not within the first step
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the networks; SparseAdam for the rows of a trained table, each row moved when it is seen."""
