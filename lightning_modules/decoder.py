@@ -101,9 +101,10 @@ class SliceDecoder(nn.Module):
         is_its_kind = self.is_fourier and len(frequencies) > 0 and not parts.residual[0]
         if not is_its_kind or rotations.requires_grad or not rotations.dtype == z.dtype == torch.float32:
             return None
-        weight, bias, *others = parameters = parts.joined(z, 6 * len(frequencies))
-        if not native_mlp.takes(matmul_dtype(z.device), z.device, parameters[::2], parts.residual):
+        n_inputs = 6 * len(frequencies)
+        if not native_mlp.takes(matmul_dtype(z.device), z.device, parts.weights(n_inputs), parts.residual):
             return None
+        weight, bias, *others = parts.joined(z, n_inputs)
         settings = frequencies, parts.slope, parts.residual
         # Where no gradient will be asked for, what the layers write need not be kept for all images.
         at_once = len(z) if torch.is_grad_enabled() else max(1, CACHED_ROWS // len(self.coords))

@@ -39,7 +39,7 @@ def without_native_code() -> Iterator[None]:
 
 
 def library() -> ctypes.CDLL | None:
-    """Return the library; None: it is not wanted, or cannot be had, and the log says why."""
+    """Return the library; None: it is not wanted, or cannot be had. Where a compiler fails, the log says why."""
     return _loaded() if _enabled else None
 
 

@@ -65,17 +65,21 @@ class Parts(NamedTuple):
         residual = tuple(hasattr(layer, "linear") for layer in layers[::2])
         return cls(linear, residual, getattr(layers[1], "negative_slope", 0.0))
 
+    def weights(self, n_inputs: int) -> list[Tensor]:
+        """Return the weight of each layer, of the first the columns of the ``n_inputs`` inputs that are not z."""
+        first, *others = self.linear
+        return [first.weight[:, :n_inputs], *(layer.weight for layer in others)]
+
     def joined(self, z: Tensor | None, n_inputs: int) -> list[Tensor]:
         """Return weight and bias of each layer, z (B, zdim) being part of the first bias: (B, width), or (1, width).
 
-        The first weight has the columns of the ``n_inputs`` inputs that are not z.
+        The weights are those of :meth:`weights`.
         """
-        first, bias = self.linear[0].weight, self.linear[0].bias[None]
+        biases = [self.linear[0].bias[None], *(layer.bias for layer in self.linear[1:])]
         if z is not None:
             with torch.autocast(z.device.type, enabled=False):
-                bias = bias + z @ first[:, n_inputs:].t()
-                first = first[:, :n_inputs]
-        return [first, bias, *(part for layer in self.linear[1:] for part in (layer.weight, layer.bias))]
+                biases[0] = biases[0] + z @ self.linear[0].weight[:, n_inputs:].t()
+        return [part for pair in zip(self.weights(n_inputs), biases, strict=True) for part in pair]
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:

@@ -79,8 +79,8 @@ class VAE(pl.LightningModule):
             table_lr: SparseAdam's learning rate of the lookup table.
             bfloat16: the decoder's matrix products in bfloat16; all else stays float32.
             seed: of the noise in z, the order and the twins.
-            native: bfloat16 products on a processor by ``native_mlp``, where that can be had.
             particles_follow: the particles move to the device with the model; if not, minibatches do.
+            native: bfloat16 products on a processor by ``native_mlp``, where that can be had.
         """
         super().__init__()
         self.automatic_optimization = False

@@ -49,9 +49,7 @@ def network_and_input(size: str, activation: type[nn.Module] = nn.ReLU) -> tuple
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.1)
-    x = torch.randn(
-        items, rows, inputs
-    ).bfloat16()  # what goes in is exact, so that rounding on the way is what differs
+    x = torch.randn(items, rows, inputs).bfloat16()  # exact, so that rounding on the way is what differs
     return network, x, torch.randn(items, 4, requires_grad=True)
 
 
