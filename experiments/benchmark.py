@@ -31,11 +31,10 @@ from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import Run
+from experiments.ways import FLOAT32, PRECISIONS, precision_of, ways
 from lightning_modules.errors import InputError
 
 REFERENCE = "cryodrgn"
-PRECISIONS = ("bfloat16", "float32")
-CAPTURED, BY_TORCH = "bfloat16, captured", "bfloat16, without C++"
 # Particles and epochs per box side: minutes in all on two cores, and enough steps for the losses to be compared.
 SIZES = {32: (2000, 5), 64: (400, 4), 128: (96, 3)}
 EPOCH = re.compile(
@@ -76,7 +75,7 @@ class Comparison:
     Attributes:
         box_px: D.
         n_particles: N.
-        sides: by name: "cryodrgn", and the suite's variants.
+        sides: by name: "cryodrgn", and the suite's ways.
         gflop_per_image: matrix products of a training step, in 10^9 operations, as the suite does them.
     """
 
@@ -171,16 +170,6 @@ def settings_of(box_px: int, n_particles: int, settings: list[str]) -> list[str]
     return [*size, "trainer.enable_progress_bar=false", "lr=1e-4", *settings]  # the paper's learning rate
 
 
-def variants(gpu: bool) -> dict[str, list[str]]:
-    """Return the settings of each way in which the suite trains; a name begins with its precision."""
-    from lightning_modules.native_library import library
-
-    found = {precision: [f"precision={precision}"] for precision in PRECISIONS}
-    if gpu:
-        return found | {CAPTURED: ["precision=bfloat16", "trainer.capture=true"]}
-    return found | ({BY_TORCH: ["precision=bfloat16", "trainer.native=false"]} if library() else {})
-
-
 def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: list[str]) -> Comparison:
     """Let both sides take turns on one simulated particle set.
 
@@ -198,10 +187,10 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
 
     fixed = settings_of(box_px, n_particles, settings)
     reference = check(compose(*fixed, f"trainer.max_epochs={epochs}", "precision=float32"))
-    ways = variants(on_gpu(reference))
-    configs = {name: check(compose(*fixed, f"trainer.max_epochs={epochs}", *way)) for name, way in ways.items()}
+    found = ways(on_gpu(reference))
+    configs = {name: check(compose(*fixed, f"trainer.max_epochs={epochs}", *way)) for name, way in found.items()}
     particles_of(reference)  # made before the clocks run
-    sides = {name: Side() for name in (REFERENCE, *ways)}
+    sides = {name: Side() for name in (REFERENCE, *found)}
     for _ in tqdm(range(rounds), desc=f"D = {box_px}", unit="round"):
         for name, side in sides.items():
             folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
@@ -210,11 +199,11 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
                 side.add(*(train_suite(configs[name], folder) if suite else train_cryodrgn(reference, epochs, folder)))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-    for name, way in ways.items():
+    for name, way in found.items():
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder_name:
             alone = [*fixed, "trainer.max_epochs=1", *way, f"paths.runs={folder_name}"]
-            found, side = started(alone), sides[name]
-            side.peak_mb, side.peak_gpu_mb, side.first_step_s = (found[k] for k in ("peak_mb", "peak_gpu_mb", FIRST))
+            start, side = started(alone), sides[name]
+            side.peak_mb, side.peak_gpu_mb, side.first_step_s = (start[k] for k in ("peak_mb", "peak_gpu_mb", FIRST))
     return Comparison(box_px, n_particles, sides, gflop_per_image(reference))
 
 
@@ -229,7 +218,7 @@ def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
         for name, side in found.sides.items():
             speed = found.images_per_s(name)
             ours = name != REFERENCE
-            share = f"{speed * found.gflop_per_image / peaks[name.split(',')[0]]:.0%}" if ours else ""
+            share = f"{speed * found.gflop_per_image / peaks[precision_of(name)]:.0%}" if ours else ""
             difference = f"{found.loss_difference(name):+.2%}" if ours else ""
             label = f"suite, {name}" if ours else "cryodrgn train_vae"
             peak = "" if side.peak_mb is None else f"{side.peak_mb:.0f}"
@@ -283,7 +272,7 @@ def measure(options: argparse.Namespace) -> str:
         if not options.no_stages:
             common = settings_of(box_px, n_particles, list(options.settings))
             stages.append(measure_stages(box_px, n_particles, common))
-            stages[-1].measured[FIRST] = comparisons[-1].sides["float32"].first_step_s
+            stages[-1].measured[FIRST] = comparisons[-1].sides[FLOAT32].first_step_s
             text = write(options.output, about, peaks, comparisons, stages)
     return text
 

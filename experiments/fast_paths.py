@@ -23,13 +23,14 @@ from experiments.configs import check, compose
 from experiments.hardware import n_cores, threads_kept, wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import execute
+from experiments.ways import BFLOAT16, CPP, FLOAT32, ways
 
 EXPERIMENTS = ("baseline", "vlt_zero", "evil_twin_permuted", "evil_twin_noise")
 SMALL = ("data.n_particles=1000", "trainer.max_epochs=10", "trainer.enable_progress_bar=false")
-PLAIN, AGAIN = "float32", "float32, again"
-FASTEST_ON_CPU, THREADS = "bfloat16, C++", "bfloat16, C++, other threads"
+PLAIN, AGAIN = FLOAT32, f"{FLOAT32}, again"
+FASTEST_ON_CPU = BFLOAT16 + CPP
+THREADS = f"{FASTEST_ON_CPU}, other threads"
 REPEATS = {AGAIN: PLAIN, THREADS: FASTEST_ON_CPU}  # of which way each is a repetition
-BY_TORCH = ("trainer.native=false", "trainer.capture=false")
 # What a run may differ by from itself where sums are taken in another order: losses and KL by a fraction of themselves,
 # the others by so much.
 TOLERANCES = {
@@ -39,16 +40,6 @@ TOLERANCES = {
 METRICS = tuple(TOLERANCES)
 
 Numbers = dict[str, list[float]]  # of a way, by metric: one for each seed
-
-
-def fast_ways(gpu: bool) -> dict[str, tuple[str, ...]]:
-    """Return the settings of each fast way that can be had here, by name."""
-    from lightning_modules.native_library import library
-
-    found = {"bfloat16": ("precision=bfloat16", *BY_TORCH)}
-    if gpu:
-        return found | {"bfloat16, captured": ("precision=bfloat16", "trainer.capture=true")}
-    return found | ({FASTEST_ON_CPU: ("precision=bfloat16", "trainer.native=true")} if library() else {})
 
 
 def numbers_of(experiment: str, way: str, settings: Sequence[str], seeds: Sequence[int], folder: Path) -> Numbers:
@@ -84,16 +75,13 @@ def with_other_threads(*arguments: Any) -> Numbers:
 def measure(experiment: str, seeds: Sequence[int], settings: Sequence[str], folder: Path) -> dict[str, Numbers]:
     """Train an experiment in every way; the first seed of two of them is trained once more."""
     common = [*SMALL, *settings]
-    plain = [*common, "precision=float32", *BY_TORCH]
-    gpu = on_gpu(check(compose(*common)))
-    found = {PLAIN: numbers_of(experiment, PLAIN, plain, seeds, folder)}
-    fast = fast_ways(gpu)
-    for way, own in fast.items():
-        found[way] = numbers_of(experiment, way, [*common, *own], seeds, folder)
-    found[AGAIN] = numbers_of(experiment, AGAIN, plain, seeds[:1], folder)
-    if FASTEST_ON_CPU in fast and n_cores() > 1:
-        fastest = [*common, *fast[FASTEST_ON_CPU]]
-        found[THREADS] = with_other_threads(experiment, THREADS, fastest, seeds[:1], folder)
+    found: dict[str, Numbers] = {}
+    overrides = {way: [*common, *own] for way, own in ways(on_gpu(check(compose(*common)))).items()}
+    for way, own in overrides.items():
+        found[way] = numbers_of(experiment, way, own, seeds, folder)
+    found[AGAIN] = numbers_of(experiment, AGAIN, overrides[PLAIN], seeds[:1], folder)
+    if FASTEST_ON_CPU in overrides and n_cores() > 1:
+        found[THREADS] = with_other_threads(experiment, THREADS, overrides[FASTEST_ON_CPU], seeds[:1], folder)
     return found
 
 
@@ -129,9 +117,9 @@ def table(found: dict[str, dict[str, Numbers]]) -> str:
     some = next(iter(found.values()))
     others = [way for way in some if way != PLAIN]
     lines = [f"| `+exp=` | | {PLAIN}: mean, spread of seeds | {' | '.join(others)} |", "|---" * (3 + len(others)) + "|"]
-    for experiment, ways in found.items():
-        for key, plain in ways[PLAIN].items():
-            cells = [f"{fmean(plain):.4f}, {spread(plain):.4f}", *(cell(key, ways, way) for way in others)]
+    for experiment, numbers in found.items():
+        for key, plain in numbers[PLAIN].items():
+            cells = [f"{fmean(plain):.4f}, {spread(plain):.4f}", *(cell(key, numbers, way) for way in others)]
             lines.append(f"| `{experiment}` | {key} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

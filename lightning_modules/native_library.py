@@ -20,7 +20,6 @@ from lightning_modules.processor import cpu_flags
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "native"
-SOURCE = FOLDER / "residual_mlp.cpp"
 COMPILE = ("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fPIC", "-w")
 # What it is written in; products in bfloat16 are fast where these are.
 NEEDED = {"avx512_bf16", "avx512bw", "avx512vl", "avx512f"}
@@ -56,7 +55,7 @@ def _loaded() -> ctypes.CDLL | None:
         with tempfile.TemporaryDirectory() as scratch:
             loaded = ctypes.CDLL(str(_compiled(Path(scratch))))
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        logger.info("the decoder's C++ is not used, torch's operations do the same: %s", _reason(error))
+        logger.info("the networks' C++ is not used, torch's operations do the same: %s", _reason(error))
         return None
     return loaded if loaded.usable() else None
 
@@ -81,7 +80,7 @@ def _compiled(scratch: Path) -> Path:
     kept = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "amortize-or-memorize" / f"{name}.so"
     if kept.exists():
         return kept
-    logger.info("compiling the decoder for this processor, once")
+    logger.info("compiling the networks for this processor, once")
     made = _compile(compiler, openmp, scratch)
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -92,12 +91,18 @@ def _compiled(scratch: Path) -> Path:
 
 def _compile(compiler: list[str], openmp: str, folder: Path) -> Path:
     home, made = Path(torch.__file__).parent, folder / "library.so"
-    of_source = [str(SOURCE), f"-I{home / 'include'}", "-c", "-o", f"{folder}/object.o"]
+    objects = []
+    for source in sorted(FOLDER.glob("*.cpp")):
+        objects.append(f"{folder}/{source.stem}.o")
+        _run([*compiler, *COMPILE, f"-I{home / 'include'}", "-c", str(source), "-o", objects[-1]])
     # Against the OpenMP that torch has loaded: another one would have threads of its own.
-    of_object = [f"{folder}/object.o", "-shared", "-o", str(made), f"-L{home / 'lib'}", "-ltorch_cpu", "-lc10", openmp]
-    for arguments in ([*COMPILE, *of_source], [*of_object, "-Wl,--no-undefined"]):
-        subprocess.run([*compiler, *arguments], check=True, capture_output=True, timeout=300)
+    linked = [*objects, "-shared", "-o", str(made), f"-L{home / 'lib'}", "-ltorch_cpu", "-lc10", openmp]
+    _run([*compiler, *linked, "-Wl,--no-undefined"])
     return made
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
 def _openmp() -> str:

@@ -17,8 +17,8 @@ from lightning_modules.native_library import library
 MOST_LAYERS, MOST_OUTPUTS = 64, 8
 
 
-class _Layer(ctypes.Structure):
-    """As in native/bfloat16.h."""
+class Layer(ctypes.Structure):
+    """As in native/layers.h."""
 
     _fields_ = (
         ("inputs", ctypes.c_int64),
@@ -70,6 +70,19 @@ def takes(
         and len(weights[-1]) <= MOST_OUTPUTS
         and not residual[-1]
         and library() is not None
+    )
+
+
+def layers_of(
+    residual: Sequence[bool], hidden: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> "ctypes.Array[Layer]":
+    """Describe a network's layers to the routines: all arrays without gaps, but for those between rows of a weight."""
+    each = zip(weights, biases, hidden, residual, strict=True)
+    return (Layer * len(weights))(
+        *(
+            Layer(w.shape[1], len(w), w.stride(0), adds, w.data_ptr(), b.data_ptr(), h.data_ptr())
+            for w, b, h, adds in each
+        )
     )
 
 
@@ -171,12 +184,7 @@ def _call(
     of_slices: list[Tensor] | None,
     *arrays: Any,
 ) -> None:
-    layers = (_Layer * len(weights))(
-        *(
-            _Layer(w.shape[1], len(w), w.stride(0), adds, w.data_ptr(), b.data_ptr(), h.data_ptr())
-            for w, b, h, adds in zip(weights, biases, hidden, residual, strict=True)
-        )
-    )
+    layers = layers_of(residual, hidden, weights, biases)
     slices = None
     if of_slices is not None:
         sizes = len(of_slices[0]), len(of_slices[2])

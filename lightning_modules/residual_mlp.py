@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_modules import native_mlp
+from lightning_modules import native_few_rows, native_mlp
 
 
 def matmul_dtype(device: torch.device) -> torch.dtype:
@@ -38,10 +38,15 @@ def residual_mlp(network: nn.Module, x: Tensor, z: Tensor | None = None) -> Tens
         x, z = torch.cat([x, z[:, None].expand(-1, x.shape[1], -1).to(x.dtype)], dim=-1), None
     parameters = network_parts.joined(z, x.shape[-1])
     rows, slope, residual = x.flatten(0, 1), network_parts.slope, network_parts.residual
-    is_native = native_mlp.takes(rows.dtype, rows.device, parameters[::2], residual, wants_dx=rows.requires_grad)
-    evaluate = native_mlp.NativeMLP if is_native else _ResidualMLP
-    y: Tensor = evaluate.apply(rows, slope, residual, *parameters)
+    y: Tensor = _way(rows, parameters, residual).apply(rows, slope, residual, *parameters)
     return y.view(*x.shape[:2], -1)
+
+
+def _way(rows: Tensor, parameters: list[Tensor], residual: tuple[bool, ...]) -> type[torch.autograd.Function]:
+    """Return what evaluates a network fastest here."""
+    if native_mlp.takes(rows.dtype, rows.device, parameters[::2], residual, wants_dx=rows.requires_grad):
+        return native_mlp.NativeMLP
+    return native_few_rows.NativeFewRows if native_few_rows.takes(rows, parameters) else _ResidualMLP
 
 
 class Parts(NamedTuple):

@@ -80,7 +80,7 @@ class VAE(pl.LightningModule):
             bfloat16: the decoder's matrix products in bfloat16; all else stays float32.
             seed: of the noise in z, the order and the twins.
             particles_follow: the particles move to the device with the model; if not, minibatches do.
-            native: bfloat16 products on a processor by ``native_mlp``, where that can be had.
+            native: on a processor, networks by ``native_mlp`` and ``native_few_rows``, where these can be had.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -128,9 +128,12 @@ class VAE(pl.LightningModule):
     @contextlib.contextmanager
     def matmul_precision(self) -> Iterator[None]:
         """Autocast for the decoder's matrix products, or nothing in float32; and whether C++ may do them."""
-        others = contextlib.nullcontext() if self.native else without_native_code()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16), others:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16), self.native_code():
             yield
+
+    def native_code(self) -> contextlib.AbstractContextManager[None]:
+        """C++ where it can be had, or torch's operations alone."""
+        return contextlib.nullcontext() if self.native else without_native_code()
 
     @abstractmethod
     def observe(self, index: Tensor) -> Observed:
@@ -142,7 +145,8 @@ class VAE(pl.LightningModule):
 
     def infer(self, observed: Observed) -> tuple[Tensor, Tensor]:
         """Infer q(z) from what the encoder sees: mu and logvar, each (B, zdim)."""
-        mu, logvar = self.latents(observed.x, observed.index)
+        with self.native_code():
+            mu, logvar = self.latents(observed.x, observed.index)
         return mu, logvar
 
     def elbo(self, observed: Observed, eps: Tensor, beta: float | Tensor) -> Elbo:

@@ -13,7 +13,7 @@ from experiments.benchmark_machine import Watched, peak_bytes, watch
 from experiments.benchmark_stages import NAMES, Stages, stages_table
 from experiments.building import model_of, particles_of
 from experiments.configs import check, compose
-from lightning_modules import native_library
+from experiments.ways import ways
 from lightning_modules.errors import InputError
 
 LOG = """(INFO) # [Train Epoch: 1/2] [0/24 particles] gen loss=1.0, kld=2.0, beta=0.1, loss=1.1
@@ -42,23 +42,8 @@ def test_the_first_epoch_is_not_timed_and_the_fastest_counts() -> None:
     )
 
 
-@pytest.mark.parametrize("gpu", [True, False])
-def test_what_can_be_switched_off_takes_part_with_and_without(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_library, "library", lambda: object())
-    ways = benchmark.variants(gpu)
-    assert {name.split(",")[0] for name in ways} == set(benchmark.PRECISIONS), "each is held against its peak"
-    configs = {name: check(compose(*way)) for name, way in ways.items()}
-    assert [name for name, config in configs.items() if config.trainer.capture] == [benchmark.CAPTURED] * gpu
-    assert [name for name, config in configs.items() if not config.trainer.native] == [benchmark.BY_TORCH] * (not gpu)
-
-
-def test_without_a_compiler_there_is_nothing_to_switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_library, "library", lambda: None)
-    assert benchmark.variants(gpu=False).keys() == set(benchmark.PRECISIONS)
-
-
 def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
-    config = check(compose(*TINY, f"paths.cache={tmp_path}", "precision=float32"))
+    config = check(compose(*TINY, f"paths.cache={tmp_path}", "precision=float32", "trainer.native=false"))
     model = model_of(config, particles_of(config))
     model.prepare()
     index = torch.arange(8)
@@ -81,7 +66,7 @@ def test_both_sides_train_on_the_same_files(
     assert {"date", "processor", "torch", "cryodrgn", "matmul_peak_gflops"} <= content.keys()
     assert stages["measured"].keys() == NAMES.keys() and min(stages["measured"].values()) > 0
     assert stages["measured"]["first_step_s"] < stages["measured"]["run_s"]
-    assert set(found) == {"cryodrgn", *benchmark.variants(gpu=False)} >= {"cryodrgn", "bfloat16", "float32"}
+    assert set(found) == {"cryodrgn", *ways(gpu=False)} >= {"cryodrgn", "bfloat16", "float32"}
     for side in found.values():
         assert len(side["losses"]) == 2 and len(side["seconds"]) == 1 and 100 < side["peak_mb"] < 10_000
         assert side["losses"][0] == pytest.approx(found["cryodrgn"]["losses"][0], rel=0.1)

@@ -7,7 +7,6 @@ import pytest
 
 from experiments import fast_paths
 from experiments.fast_paths import AGAIN, FASTEST_ON_CPU, PLAIN, THREADS, TOLERANCES, is_as_near, tolerance
-from lightning_modules import native_library
 from tests.tiny import SETTINGS
 
 SEEDS = (0.50, 0.53)
@@ -27,11 +26,6 @@ def test_losses_may_differ_by_a_fraction_of_themselves_and_accuracies_by_so_much
     assert tolerance("loss/kl", 20.0) == pytest.approx(1.0)
     assert tolerance("latents/knn_class_accuracy", 0.2) == 0.05
     assert set(TOLERANCES) == set(fast_paths.METRICS)
-
-
-def test_without_a_compiler_nothing_is_called_by_the_name_of_the_c_plus_plus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_library, "library", lambda: None)
-    assert fast_paths.fast_ways(gpu=False).keys() == {"bfloat16"}
 
 
 def test_what_is_too_far_is_said_and_is_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -68,6 +68,24 @@ def test_umap_has_the_settings_of_cryodrgn_analyze(mu, umap_of_mu):
     np.testing.assert_array_equal(umap_of_mu.xy, theirs)
 
 
+@pytest.mark.parametrize("zdim", [3, 8, 10, 33])
+def test_distances_are_those_that_umap_would_take_one_by_one(zdim: int):
+    from umap.distances import euclidean
+
+    z, others = (np.random.default_rng(n).normal(size=(n, zdim)).astype(np.float32) for n in (30, 40))
+    expected = np.array([[euclidean(one, other) for other in others] for one in z])
+    np.testing.assert_allclose(latent_maps._distances(z, others), expected, rtol=2e-7)
+
+
+def test_altered_latents_are_placed_where_umap_itself_places_them(mu, umap_of_mu):
+    from umap import UMAP
+
+    moved = np.roll(mu, 1, axis=0)
+    with pytest.warns(UserWarning, match="n_jobs"):
+        theirs = UMAP(random_state=0).fit(mu).transform(moved)
+    np.testing.assert_array_equal(umap_of_mu.transform(moved), theirs)
+
+
 def test_of_very_many_latents_some_are_fitted_and_the_others_placed_among_them(mu, state, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(latent_maps, "_FITTED", N // 2)
     found, rows = LatentMap(mu, seed=0, cache=tmp_path / "map.npz"), drawn(N, N // 2, 0)

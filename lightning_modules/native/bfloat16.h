@@ -5,27 +5,13 @@
 #pragma once
 
 #include <ATen/native/CPUBlas.h>
-#include <immintrin.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <new>
+#include "layers.h"
 
 namespace {
 
-using i64 = std::int64_t;
 using u16 = std::uint16_t;  // the bits of a bfloat16
 using u32 = std::uint32_t;  // of two
-
-template <typename T>
-struct Buffer {  // without values, as a vector would not be
-  static constexpr std::align_val_t ALIGNED{64};
-  explicit Buffer(i64 n) : values(static_cast<T*>(::operator new(sizeof(T) * (n + 64), ALIGNED))) {}
-  ~Buffer() { ::operator delete(values, ALIGNED); }
-  Buffer(const Buffer&) = delete;
-  operator T*() const { return values; }
-  T* values;
-};
 
 __m512 widen(const u16* from) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16));
@@ -104,15 +90,8 @@ void transpose(const u16* from, i64 rows, i64 columns, u16* to) {
   for (i64 c = 0; rows % 2 && c < columns; c++) to[c * 2 * pairs + rows] = 0;
 }
 
-struct Layer {
-  i64 inputs, outputs, stride;
-  bool residual;
-  const float *weight, *bias;  // (outputs, inputs), rows a stride apart; (outputs,), of the first (items, outputs)
-  u16* hidden;                 // (rows, inputs): what it is given
-};
-
 // Pack 16 rows of a weight as columns of W^T (inputs, outputs): packed[k / 2][n][k % 2] = W[n][k].
-void pack_transposed(const Layer& layer, i64 n0, u16* packed) {
+void pack_transposed(const Layer<u16>& layer, i64 n0, u16* packed) {
   u32* to = (u32*)packed;
   i64 k = 0;
   if (n0 + 16 <= layer.outputs)
@@ -130,7 +109,7 @@ void pack_transposed(const Layer& layer, i64 n0, u16* packed) {
 }
 
 // Pack a pair of rows of a weight: packed[o / 2][i][o % 2] = W[o][i].
-void pack_pair(const Layer& layer, i64 o, u16* packed, u16* rounded) {
+void pack_pair(const Layer<u16>& layer, i64 o, u16* packed, u16* rounded) {
   for (i64 row = 0; row < 2; row++)
     for (i64 i = 0; i < layer.inputs; i++)
       rounded[row * layer.inputs + i] = narrow(layer.weight[(o + row) * layer.stride + i]);

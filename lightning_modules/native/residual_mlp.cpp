@@ -48,12 +48,12 @@ void add_to(float* sums, __m512 values) { _mm512_storeu_ps(sums, _mm512_add_ps(_
 // The network, and what is the same for all of its rows.
 struct Network {
   i64 rows, items, top;
-  const Layer* layers;
+  const Layer<u16>* layers;
   const Slices* slices;
   float slope;
   i64 widest, packed_at[MOST_LAYERS + 1], dw_at[MOST_LAYERS + 1], db_at[MOST_LAYERS + 1];
 
-  Network(i64 rows, i64 items, i64 n_layers, const Layer* layers, const Slices* slices, float slope)
+  Network(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices, float slope)
       : rows(rows), items(items), top(n_layers - 1), layers(layers), slices(slices), slope(slope), widest(0),
         packed_at{0}, dw_at{0}, db_at{0} {
     for (i64 l = 0; l <= top; l++) {
@@ -70,7 +70,7 @@ struct Network {
 
 // One row of the last layer, of few units: plain products in float32.
 void last_forward(const Network& net, i64 row, float* out) {
-  const Layer& last = net.layers[net.top];
+  const Layer<u16>& last = net.layers[net.top];
   const u16* h = last.hidden + row * last.inputs;
   float parts[MOST_OUTPUTS];
   for (i64 o = 0; o < last.outputs; o++) {
@@ -90,7 +90,7 @@ void last_forward(const Network& net, i64 row, float* out) {
 
 // A layer but the last, on some rows: what it gives is what the next is given.
 void layer_forward(const Network& net, i64 l, i64 row, i64 n_rows, const u16* packed, float* product) {
-  const Layer& layer = net.layers[l];
+  const Layer<u16>& layer = net.layers[l];
   const i64 width = layer.outputs;
   const bool adds = layer.residual;
   const u16* h = layer.hidden + row * layer.inputs;
@@ -118,7 +118,7 @@ struct Sums {
 
 // One row of the last layer: from the gradient of what it gives to that of the layer below, g (inputs,).
 void last_backward(const Network& net, i64 row, const float* gradient, const Sums& sums, u16* g) {
-  const Layer& last = net.layers[net.top];
+  const Layer<u16>& last = net.layers[net.top];
   const u16* h = last.hidden + row * last.inputs;
   float *db = sums.db(net.top, row), *db_below = sums.db(net.top - 1, row), pair_of[2];
   const float* parts = gradient + row * last.outputs;
@@ -145,7 +145,7 @@ void last_backward(const Network& net, i64 row, const float* gradient, const Sum
 
 // dW of a layer, from its gradient g (n_rows, outputs) and what it was given.
 void weight_gradient(const Network& net, i64 l, i64 row, i64 n_rows, const u16* g, const Sums& sums, u16* scratch) {
-  const Layer& layer = net.layers[l];
+  const Layer<u16>& layer = net.layers[l];
   u16 *transposed = scratch, *pairs = scratch + TILE * net.widest;
   transpose(g, n_rows, layer.outputs, transposed);
   interleave(layer.hidden + row * layer.inputs, n_rows, layer.inputs, pairs);
@@ -155,7 +155,7 @@ void weight_gradient(const Network& net, i64 l, i64 row, i64 n_rows, const u16* 
 // From the gradient g (n_rows, outputs) of a layer to that of the layer below, (n_rows, inputs), or to dx.
 void layer_backward(const Network& net, i64 l, i64 row, i64 n_rows, const u16* packed, const u16* g, const Sums& sums,
                     float* product, u16* below) {
-  const Layer& layer = net.layers[l];
+  const Layer<u16>& layer = net.layers[l];
   const i64 width = layer.inputs;
   const bool adds = layer.residual;
   const u16* h = layer.hidden + row * width;
@@ -216,7 +216,7 @@ int usable() {
 // Evaluate the network on rows of layers[0].hidden; the hidden rows of the others are written, and out (rows, outputs).
 // With slices, layers[0].hidden is written, too, and out is (items, 2 n_points). All layers but the last have outputs
 // that are a multiple of 16; inputs of the first are even.
-void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer* layers, const Slices* slices, float slope,
+void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices, float slope,
                           float* out, i64 threads) {
   const Network net(rows, items, n_layers, layers, slices, slope);
   const Buffer<u16> packed(net.packed_at[net.top]);
@@ -241,7 +241,7 @@ void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer* layers
 
 // Gradients of weights and biases, given that of out: dw[l] is (outputs, inputs) without gaps, db[l] (outputs,), db[0]
 // (items, outputs), dx (rows, inputs). What is null is not asked for.
-void residual_mlp_backward(i64 rows, i64 items, i64 n_layers, const Layer* layers, const Slices* slices, float slope,
+void residual_mlp_backward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices, float slope,
                            const float* gradient, float* const* dw, float* const* db, u16* dx, i64 threads) {
   const Network net(rows, items, n_layers, layers, slices, slope);
   const i64 n_sums = net.n_sums(), n_dw = net.dw_at[n_layers];
