@@ -252,7 +252,7 @@ class Trainer:
     enable_progress_bar: bool = key("show progress")
     checkpoint_every_s: float = key("seconds between checkpoints: what a killed run loses at most", at_least=0)
     capture: bool = key("play a step back as one CUDA graph; on one NVIDIA GPU")
-    native: bool = key("on a processor, bfloat16 products by C++ that is compiled once, where that can be had")
+    native: bool = key("on a processor, networks by C++ that is compiled once, where that can be had")
 
 
 @dataclass

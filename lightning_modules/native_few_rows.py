@@ -46,7 +46,7 @@ class NativeFewRows(torch.autograd.Function):
         out = x.new_empty(len(x), len(weights[-1]))
         ctx.slope, ctx.residual = slope, residual
         ctx.save_for_backward(*hidden, *weights, *biases)
-        _call("forward", slope, residual, hidden, weights, biases, out.data_ptr())
+        _call("forward", slope, residual, hidden, weights, biases, ctypes.c_void_p(out.data_ptr()))
         return out
 
     @staticmethod
@@ -58,7 +58,8 @@ class NativeFewRows(torch.autograd.Function):
         dw, db = ([part.new_empty(part.shape) for part in parts] for parts in (weights, biases))
         pointers = [(ctypes.c_void_p * n)(*(part.data_ptr() for part in parts)) for parts in (dw, db)]
         grad = grad.contiguous()
-        _call("backward", ctx.slope, ctx.residual, hidden, weights, biases, grad.data_ptr(), *pointers)
+        given = ctypes.c_void_p(grad.data_ptr())
+        _call("backward", ctx.slope, ctx.residual, hidden, weights, biases, given, *pointers)
         return (None, None, None, *(part for pair in zip(dw, db, strict=True) for part in pair))
 
 
@@ -69,10 +70,9 @@ def _call(
     hidden: Sequence[Tensor],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
-    first: int,
     *arrays: Any,
 ) -> None:
     layers = layers_of(residual, hidden, weights, biases)
     rows, n_layers, threads = map(ctypes.c_int64, (len(hidden[0]), len(weights), torch.get_num_threads()))
     routine = getattr(library(), f"few_rows_{what}")
-    routine(rows, n_layers, layers, ctypes.c_float(slope), ctypes.c_void_p(first), *arrays, threads)
+    routine(rows, n_layers, layers, ctypes.c_float(slope), *arrays, threads)
