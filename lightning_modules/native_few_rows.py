@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.native_library import library
-from lightning_modules.native_mlp import layers_of
+from lightning_modules.native_network import NativeNetwork, gradients_of
 
 MOST_ROWS = 32  # torch is as fast from there on
 
@@ -40,39 +40,25 @@ class NativeFewRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: float, residual: tuple[bool, ...], *parameters: Tensor) -> Tensor:
         """Evaluate (rows, inputs) -> (rows, outputs); arguments as there."""
-        weights = [weight if weight.stride(1) == 1 else weight.contiguous() for weight in parameters[::2]]
-        biases = [bias.contiguous() for bias in parameters[1::2]]
-        hidden = [x.contiguous(), *(x.new_empty(len(x), len(weight)) for weight in weights[:-1])]
-        out = x.new_empty(len(x), len(weights[-1]))
-        ctx.slope, ctx.residual = slope, residual
-        ctx.save_for_backward(*hidden, *weights, *biases)
-        _call("forward", slope, residual, hidden, weights, biases, ctypes.c_void_p(out.data_ptr()))
+        network = NativeNetwork.of(x, slope, residual, parameters)
+        network.keep(ctx)
+        out = x.new_empty(len(x), len(parameters[-1]))
+        _call("forward", network, out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Hand out the gradients of the parameters."""
-        n = len(ctx.residual)
-        hidden, weights, biases = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(3))
-        dw, db = ([part.new_empty(part.shape) for part in parts] for parts in (weights, biases))
-        pointers = [(ctypes.c_void_p * n)(*(part.data_ptr() for part in parts)) for parts in (dw, db)]
-        grad = grad.contiguous()
-        given = ctypes.c_void_p(grad.data_ptr())
-        _call("backward", ctx.slope, ctx.residual, hidden, weights, biases, given, *pointers)
-        return (None, None, None, *(part for pair in zip(dw, db, strict=True) for part in pair))
+        network, _ = NativeNetwork.kept(ctx)
+        gradients, pointers = gradients_of(network, [True] * (2 * len(network.weights)))
+        _call("backward", network, grad.contiguous(), *pointers)
+        return (None, None, None, *gradients)
 
 
-def _call(
-    what: str,
-    slope: float,
-    residual: Sequence[bool],
-    hidden: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    *arrays: Any,
-) -> None:
-    layers = layers_of(residual, hidden, weights, biases)
-    rows, n_layers, threads = map(ctypes.c_int64, (len(hidden[0]), len(weights), torch.get_num_threads()))
+def _call(what: str, network: NativeNetwork, given: Tensor, *pointers: Any) -> None:
+    sizes = len(network.hidden[0]), len(network.weights), torch.get_num_threads()
+    rows, n_layers, threads = map(ctypes.c_int64, sizes)
+    array = ctypes.c_void_p(given.data_ptr())
     routine = getattr(library(), f"few_rows_{what}")
-    routine(rows, n_layers, layers, ctypes.c_float(slope), *arrays, threads)
+    routine(rows, n_layers, network.layers(), ctypes.c_float(network.slope), array, *pointers, threads)

@@ -13,22 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.native_library import library
+from lightning_modules.native_network import NativeNetwork, gradients_of
 
 MOST_LAYERS, MOST_OUTPUTS = 64, 8
-
-
-class Layer(ctypes.Structure):
-    """As in native/layers.h."""
-
-    _fields_ = (
-        ("inputs", ctypes.c_int64),
-        ("outputs", ctypes.c_int64),
-        ("stride", ctypes.c_int64),
-        ("residual", ctypes.c_bool),
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("hidden", ctypes.c_void_p),
-    )
 
 
 class _Slices(ctypes.Structure):
@@ -73,27 +60,17 @@ def takes(
     )
 
 
-def layers_of(
-    residual: Sequence[bool], hidden: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor]
-) -> "ctypes.Array[Layer]":
-    """Describe a network's layers to the routines: all arrays without gaps, but for those between rows of a weight."""
-    each = zip(weights, biases, hidden, residual, strict=True)
-    return (Layer * len(weights))(
-        *(
-            Layer(w.shape[1], len(w), w.stride(0), adds, w.data_ptr(), b.data_ptr(), h.data_ptr())
-            for w, b, h, adds in each
-        )
-    )
-
-
 class NativeMLP(torch.autograd.Function):
     """``residual_mlp._ResidualMLP`` in C++; its last layer, of few units, is in float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: float, residual: tuple[bool, ...], *parameters: Tensor) -> Tensor:
         """Evaluate (rows, inputs) -> (rows, outputs); arguments as there."""
+        network = NativeNetwork.of(x, slope, residual, parameters)
+        network.keep(ctx)
         out = torch.empty(len(x), len(parameters[-1]))
-        return _forward(ctx, x.contiguous(), None, out, slope, residual, parameters)
+        _call("forward", network, None, out)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -134,7 +111,11 @@ class NativeSlices(torch.autograd.Function):
         of_slices = [part.contiguous() for part in (coords, rotations, frequencies)]
         of_slices.append(torch.empty(n_rows))
         x = torch.empty(n_rows, 6 * len(frequencies), dtype=torch.bfloat16)
-        return _forward(ctx, x, of_slices, torch.empty(len(rotations), 2 * len(coords)), slope, residual, parameters)
+        network = NativeNetwork.of(x, slope, residual, parameters)
+        network.keep(ctx, *of_slices)
+        out = torch.empty(len(rotations), 2 * len(coords))
+        _call("forward", network, of_slices, out)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -143,55 +124,20 @@ class NativeSlices(torch.autograd.Function):
         return (None, None, None, None, None, *_backward(ctx, grad, ctx.needs_input_grad[5:]))
 
 
-def _forward(
-    ctx: Any,
-    x: Tensor,
-    of_slices: list[Tensor] | None,
-    out: Tensor,
-    slope: float,
-    residual: tuple[bool, ...],
-    parameters: Sequence[Tensor],
-) -> Tensor:
-    weights = [weight if weight.stride(1) == 1 else weight.contiguous() for weight in parameters[::2]]
-    biases = [bias.contiguous() for bias in parameters[1::2]]
-    hidden = [x, *(x.new_empty(len(x), len(weight)) for weight in weights[:-1])]
-    ctx.slope, ctx.residual = slope, residual
-    ctx.save_for_backward(*hidden, *weights, *biases, *(of_slices or ()))
-    _call("forward", slope, residual, hidden, weights, biases, of_slices, out)
-    return out
-
-
 def _backward(ctx: Any, grad: Tensor, wanted: Sequence[bool], dx: Tensor | None = None) -> list[Tensor | None]:
-    n = len(ctx.residual)
-    hidden, weights, biases = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(3))
-    of_slices = list(ctx.saved_tensors[3 * n :]) or None
-    parameters = [part for pair in zip(weights, biases, strict=True) for part in pair]
-    gradients = [torch.empty(part.shape) if wants else None for part, wants in zip(parameters, wanted, strict=True)]
-    pointers = [None if part is None else part.data_ptr() for part in gradients]
-    dw, db = ((ctypes.c_void_p * n)(*pointers[first::2]) for first in (0, 1))
-    grad = grad.float().contiguous()
-    _call("backward", ctx.slope, ctx.residual, hidden, weights, biases, of_slices, grad, dw, db, dx)
+    network, of_slices = NativeNetwork.kept(ctx)
+    gradients, (dw, db) = gradients_of(network, wanted)
+    _call("backward", network, of_slices or None, grad.float().contiguous(), dw, db, dx)
     return gradients
 
 
-def _call(
-    what: str,
-    slope: float,
-    residual: Sequence[bool],
-    hidden: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    of_slices: list[Tensor] | None,
-    *arrays: Any,
-) -> None:
-    layers = layers_of(residual, hidden, weights, biases)
+def _call(what: str, network: NativeNetwork, of_slices: list[Tensor] | None, *arrays: Any) -> None:
     slices = None
     if of_slices is not None:
         sizes = len(of_slices[0]), len(of_slices[2])
         slices = ctypes.byref(_Slices(*sizes, *(part.data_ptr() for part in of_slices)))
     pointers = [ctypes.c_void_p(part.data_ptr()) if isinstance(part, Tensor) else part for part in arrays]
-    rows, items, n_layers, threads = map(
-        ctypes.c_int64, (len(hidden[0]), len(biases[0]), len(weights), torch.get_num_threads())
-    )
+    sizes_of = len(network.hidden[0]), len(network.biases[0]), len(network.weights), torch.get_num_threads()
+    rows, items, n_layers, threads = map(ctypes.c_int64, sizes_of)
     routine = getattr(library(), f"residual_mlp_{what}")
-    routine(rows, items, n_layers, layers, slices, ctypes.c_float(slope), *pointers, threads)
+    routine(rows, items, n_layers, network.layers(), slices, ctypes.c_float(network.slope), *pointers, threads)

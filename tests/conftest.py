@@ -40,6 +40,29 @@ def threads_are_kept() -> Iterator[None]:
         assert torch.get_num_threads() == before
 
 
+@pytest.fixture
+def native() -> None:
+    """The compiled routines; the test is skipped where they cannot be had."""
+    from lightning_modules.native_library import NEEDED, library
+    from lightning_modules.processor import cpu_flags
+
+    if not cpu_flags() >= NEEDED:
+        pytest.skip("this processor has no products in bfloat16 by AVX-512")
+    if library() is None:
+        pytest.skip("no C++ compiler is here, or torch has another OpenMP than GNU's")
+
+
+@pytest.fixture(params=[1, 2, 3])
+def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Number of threads that torch and the compiled routines have."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def pdfs_are_written_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterator[None]:
     """They take a third of the smallest run's time, and are no other picture than the PNG beside them."""

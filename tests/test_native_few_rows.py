@@ -1,6 +1,5 @@
 """The encoder's C++ computes what torch's operations compute, as exactly, whatever the sizes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,11 @@ from experiments.runs import Run
 from lightning_modules import native_few_rows
 from lightning_modules.latents import AmortizedEncoder
 from lightning_modules.native_few_rows import MOST_ROWS
-from lightning_modules.native_library import NEEDED, library, without_native_code
-from lightning_modules.processor import cpu_flags
+from lightning_modules.native_library import without_native_code
 from lightning_modules.residual_mlp import residual_mlp
 from tests.tiny import SETTINGS
+
+pytestmark = pytest.mark.usefixtures("native")
 
 SIZES = {  # rows, inputs, hidden layers, width, outputs
     "the paper's at 32 px": (8, 797, 3, 256, 16),
@@ -27,22 +27,6 @@ SIZES = {  # rows, inputs, hidden layers, width, outputs
     "residuals at both ends": (9, 32, 2, 32, 32),
     "as many rows as it takes": (MOST_ROWS, 64, 1, 48, 4),
 }
-
-
-@pytest.fixture(autouse=True)
-def _native() -> None:
-    if not cpu_flags() >= NEEDED:
-        pytest.skip("this processor has no products in bfloat16 by AVX-512")
-    if library() is None:
-        pytest.skip("no C++ compiler is here, or torch has another OpenMP than GNU's")
-
-
-@pytest.fixture(params=[1, 2, 3])
-def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def network_and_input(size: str, activation: type[nn.Module] = nn.ReLU) -> tuple[nn.Module, Tensor]:

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from lightning_modules import native_library, native_mlp
 from lightning_modules.decoder import SliceDecoder
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.native_library import NEEDED, library, without_native_code
-from lightning_modules.processor import cpu_flags
+from lightning_modules.native_library import without_native_code
 from lightning_modules.residual_mlp import residual_mlp
+
+pytestmark = pytest.mark.usefixtures("native")
 
 SIZES = {  # items, rows of each, inputs, width, outputs, hidden layers
     "the paper's at 32 px": (8, 398, 96, 256, 2, 3),
@@ -24,22 +24,6 @@ SIZES = {  # items, rows of each, inputs, width, outputs, hidden layers
     "fewer rows than threads": (1, 1, 10, 32, 1, 1),
     "wide": (2, 131, 96, 512, 2, 2),
 }
-
-
-@pytest.fixture(autouse=True)
-def _native() -> None:
-    if not cpu_flags() >= NEEDED:
-        pytest.skip("this processor has no products in bfloat16 by AVX-512")
-    if library() is None:
-        pytest.skip("no C++ compiler is here, or torch has another OpenMP than GNU's")
-
-
-@pytest.fixture(params=[1, 2, 3])
-def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def network_and_input(size: str, activation: type[nn.Module] = nn.ReLU) -> tuple[nn.Module, Tensor, Tensor]:
