@@ -89,6 +89,7 @@ def trained(
     folder.mkdir()
     model = cryo_vae(particles_in(folder, n=18), x, init=init, lr=1e-3, table_lr=0.1)
     model.beta = lambda seen: seen / 100
+    model.native = False  # as on a GPU; of C++ the recorder would know nothing
     if record is not None:
         model.team = Captured(record=record)
     losses: list[list[float]] = []
