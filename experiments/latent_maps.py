@@ -4,11 +4,14 @@ zdim 2 is drawn as it is and zdim 1 against the particle's index. Larger ones go
 settings of ``cryodrgn analyze`` (umap-learn's defaults), as in the paper.
 """
 
+import functools
 import hashlib
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,7 +46,7 @@ class LatentMap:
     too, but worse. It was measured on 131,899 simulated latents with zdim 8, in seconds of one thread's processor
     time: a fit on all 61; on 20,000, and ``transform`` of the rest, 17, and of the 100 nearest latents 20 percent
     fewer are among the 100 nearest points (20,000 latents: 6; 5,000 and the rest 5). A minute, once per run, is worth
-    the map that ``cryodrgn analyze`` draws. A process's first UMAP also compiles itself, which takes some 9 s.
+    the map that ``cryodrgn analyze`` draws.
 
     Of fewer than 4,096 latents, umap-learn takes all distances, one call from Python for each: 6 of the 9 s of 3,000
     latents. It is given them instead, with the same bits.
@@ -153,8 +156,7 @@ class LatentMap:
     def _fit_umap(self, layout: Floats | None = None) -> Floats:
         """Fit UMAP; where the layout is known from an earlier time, all but the layout."""
         with _umap_alone():
-            import umap
-
+            umap = _umap()
             rows = drawn(len(self._mu), _FITTED, self._seed)
             self._fitted = self._mu[rows].astype(np.float32)
             n_neighbors = min(_N_NEIGHBORS, len(rows) - 1)
@@ -245,6 +247,22 @@ def _read_cache(path: Path) -> dict[str, Any]:
         return {}
 
 
+@functools.cache
+def _umap() -> ModuleType:
+    """Import umap-learn, and have numba keep what it compiles of it: without that, 9 s in every process.
+
+    Numba keeps it beside the sources, or in its folder below ``~/.cache``, for each processor.
+    """
+    import umap
+    from numba.core.dispatcher import Dispatcher
+
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in ("umap", "pynndescent")]
+    for compiled in {part for module in modules for part in vars(module).values() if isinstance(part, Dispatcher)}:
+        with suppress(RuntimeError):  # no folder can be written
+            compiled.enable_caching()
+    return umap
+
+
 @contextmanager
 def _umap_alone() -> Iterator[None]:
     """Leave out what umap-learn says of its own choices, and nothing that it says of the data.
@@ -256,6 +274,7 @@ def _umap_alone() -> Iterator[None]:
         warnings.filterwarnings("ignore", "n_jobs value .* overridden", UserWarning)
         warnings.filterwarnings("ignore", "using precomputed metric", UserWarning)
         warnings.filterwarnings("ignore", "Transforming new data with precomputed metric", UserWarning)
+        warnings.filterwarnings("ignore", "Cannot cache compiled function")
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         warnings.filterwarnings("ignore", r"k >= N for N \* N square matrix", RuntimeWarning)  # solved densely
         yield

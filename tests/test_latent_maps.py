@@ -77,6 +77,21 @@ def test_distances_are_those_that_umap_would_take_one_by_one(zdim: int):
     np.testing.assert_allclose(latent_maps._distances(z, others), expected, rtol=2e-7)
 
 
+def test_what_umap_compiles_is_kept_for_the_next_process(umap_of_mu):
+    from umap.layouts import _nb_optimize_layout_euclidean_single_epoch as compiled
+
+    assert compiled.stats.cache_path
+    assert compiled.stats.cache_hits or compiled.stats.cache_misses
+
+
+def test_where_nothing_can_be_kept_umap_is_compiled_again(monkeypatch):
+    def refuse(_: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr("numba.core.dispatcher.Dispatcher.enable_caching", refuse)
+    assert latent_maps._umap.__wrapped__().UMAP
+
+
 def test_altered_latents_are_placed_where_umap_itself_places_them(mu, umap_of_mu):
     from umap import UMAP
 

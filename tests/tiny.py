@@ -16,7 +16,7 @@ SETTINGS = (
     "decoder.width=16",
     "zdim=3",
 )
-# For runs in processes of their own: in each, UMAP would compile for a quarter of a minute.
+# For runs in processes of their own: in each, UMAP would be imported, and compiled where it was not before.
 ON_A_PLANE = (*SETTINGS, "zdim=2")
 
 
