@@ -166,7 +166,7 @@ class LatentMap:
                 options["metric"] = "precomputed"
             self._umap = umap.UMAP(n_neighbors=n_neighbors, random_state=self._seed, **options)
             self._umap.fit(self._as_umap_takes(self._fitted))
-        if known is not None and layout is not None:
+        if layout is not None:
             self._umap.embedding_, self._umap.n_epochs = known, None
             return layout
         xy: Floats = np.empty((len(self._mu), 2))

@@ -126,10 +126,10 @@ def _made_by(y: Tensor) -> str:
     return " ".join(names)
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_the_switch_holds_for_the_encoder_too(native: bool, tmp_path: Path) -> None:
-    settings = [*SETTINGS, f"paths.cache={tmp_path}", f"trainer.native={str(native).lower()}"]
+@pytest.mark.parametrize("on", [True, False])  # not by the name of the fixture, which it would replace
+def test_the_switch_holds_for_the_encoder_too(on: bool, tmp_path: Path) -> None:
+    settings = [*SETTINGS, f"paths.cache={tmp_path}", f"trainer.native={str(on).lower()}"]
     model = untrained_model(Run(check(compose(*settings)), tmp_path), None)
     model.prepare()
     mu, _ = model.infer(model.observe(torch.arange(8)))
-    assert ("NativeFewRows" in _made_by(mu)) is native
+    assert ("NativeFewRows" in _made_by(mu)) is on

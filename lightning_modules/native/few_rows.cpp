@@ -18,7 +18,8 @@ float activate(float u, float slope) { return !(u <= 0) ? u : slope ? slope * u 
 struct Stretch {  // a thread's part of n, in whole groups
   i64 first, end;
   Stretch(i64 n, i64 group) {
-    const i64 threads = omp_get_num_threads(), groups = (n + group - 1) / group, each = (groups + threads - 1) / threads;
+    const i64 threads = omp_get_num_threads(), groups = (n + group - 1) / group;
+    const i64 each = (groups + threads - 1) / threads;
     first = std::min(n, each * group * omp_get_thread_num()), end = std::min(n, first + each * group);
   }
 };

@@ -216,8 +216,8 @@ int usable() {
 // Evaluate the network on rows of layers[0].hidden; the hidden rows of the others are written, and out (rows, outputs).
 // With slices, layers[0].hidden is written, too, and out is (items, 2 n_points). All layers but the last have outputs
 // that are a multiple of 16; inputs of the first are even.
-void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices, float slope,
-                          float* out, i64 threads) {
+void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices,
+                          float slope, float* out, i64 threads) {
   const Network net(rows, items, n_layers, layers, slices, slope);
   const Buffer<u16> packed(net.packed_at[net.top]);
 #pragma omp parallel num_threads(threads)
@@ -241,8 +241,9 @@ void residual_mlp_forward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* l
 
 // Gradients of weights and biases, given that of out: dw[l] is (outputs, inputs) without gaps, db[l] (outputs,), db[0]
 // (items, outputs), dx (rows, inputs). What is null is not asked for.
-void residual_mlp_backward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices, float slope,
-                           const float* gradient, float* const* dw, float* const* db, u16* dx, i64 threads) {
+void residual_mlp_backward(i64 rows, i64 items, i64 n_layers, const Layer<u16>* layers, const Slices* slices,
+                           float slope, const float* gradient, float* const* dw, float* const* db, u16* dx,
+                           i64 threads) {
   const Network net(rows, items, n_layers, layers, slices, slope);
   const i64 n_sums = net.n_sums(), n_dw = net.dw_at[n_layers];
   const Buffer<u16> packed(net.packed_at[net.top]);
