@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import schema
 from experiments.hardware import best_precision
 from experiments.nearest import did_you_mean
+from experiments.targets import class_name, earlier_name, rename_targets
 from lightning_modules.errors import InputError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -33,6 +34,9 @@ TESTING = ("task", "seed", "encoder_input")
 DATA_PATHS = ("run", "particles", "poses", "ctf", "labels", "ind", "datadir")
 # Of the data, what says where and how it is kept rather than what it is.
 NOT_DATA = ("cache_dir", "residency", "cache_images", "name", "root")
+# Keys that earlier runs were made without, and the value that leaves their numbers as they were: with that value, a key
+# is no part of an identity, so those runs are still found.
+ADDED_LATER: dict[str, Any] = {}
 # Of the data, what the loader is told rather than the particle files.
 NOT_FILES = ("residency", "cache_images", "name")
 
@@ -157,7 +161,7 @@ def decisive(config: DictConfig) -> dict[str, Any]:
     Neither logger, paths, launcher, nor the device. A run that needs another one depends on the other's
     decisive part.
     """
-    plain = to_dict(config)
+    plain = _without_later_keys(to_dict(config))
     source = source_of(config)
     if plain.get("audit"):  # somebody else's run, which may go on: its files decide, wherever they are
         from experiments.audit.folder import Folder
@@ -184,6 +188,18 @@ def decisive(config: DictConfig) -> dict[str, Any]:
     return part
 
 
+def _without_later_keys(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys of ADDED_LATER that have the value given there."""
+    for dotted, value in ADDED_LATER.items():
+        *above, name = dotted.split(".")
+        node: Any = plain
+        for part in above:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node and node[name] == value:
+            del node[name]
+    return plain
+
+
 def _data(plain: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plain["data"].items() if key not in NOT_DATA}
 
@@ -204,8 +220,17 @@ def source_of(config: DictConfig) -> DictConfig | Path | None:
 
 
 def identity(config: DictConfig) -> str:
-    """Return the hash of a checked configuration's decisive part."""
-    text = json.dumps(decisive(config), sort_keys=True, default=str)
+    """Return the hash of a checked configuration's decisive part, with classes by their names alone."""
+    return _hash(rename_targets(decisive(config), class_name))
+
+
+def earlier_identity(config: DictConfig) -> str:
+    """Return the hash that version 0.1.0 gave the same configuration: it took in the modules of classes."""
+    return _hash(rename_targets(decisive(config), earlier_name))
+
+
+def _hash(part: dict[str, Any]) -> str:
+    text = json.dumps(part, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

@@ -47,10 +47,11 @@ class Run:
 
     @classmethod
     def of(cls, config: DictConfig) -> "Run":
-        """Return the run of a configuration as composed."""
+        """Return the run of a configuration as composed, in the folder that an earlier version made for it, if any."""
         checked = configs.check(config)
-        name = f"{checked.data.name}/{checked.name}/{configs.identity(checked)}"
-        return cls(checked, Path(checked.paths.runs).resolve() / name)
+        beside = Path(checked.paths.runs).resolve() / checked.data.name / checked.name
+        folder, earlier = beside / configs.identity(checked), beside / configs.earlier_identity(checked)
+        return cls(checked, earlier if earlier.is_dir() and not folder.is_dir() else folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Run":

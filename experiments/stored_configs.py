@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.configs import CONF_DIR
+from experiments.targets import current_name, rename_targets
 from lightning_modules.errors import InputError
 from lightning_modules.regular_files import read_bytes
 
@@ -31,7 +32,9 @@ def read_config(path: Path) -> DictConfig:
         config = OmegaConf.create(checked_text(path, content))
         if not isinstance(config, DictConfig):
             raise ValueError(f"found a {type(config).__name__}, expected keys and values")
-        _refuse_foreign_targets(OmegaConf.to_container(config, resolve=False))
+        plain = rename_targets(OmegaConf.to_container(config, resolve=False), current_name)
+        _refuse_foreign_targets(plain)
+        config = OmegaConf.create(plain)
     except InputError:
         raise
     except Exception as error:  # YAML's and OmegaConf's are of many kinds, and RecursionError is none of them

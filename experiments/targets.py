@@ -1,0 +1,39 @@
+"""Names of the classes that configurations build: what a class was called earlier, and what its run is hashed by.
+
+A stored configuration keeps the dotted name that a class had when the run was made. One table says where such a class
+is now, so that moving a class loses no run.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+# Where classes were, up to version 0.1.0, and where they are now.
+MOVED: dict[str, str] = {}
+_EARLIER = {now: before for before, now in MOVED.items()}
+
+
+def rename_targets(node: Any, rename: Callable[[str], str]) -> Any:
+    """Return a copy of plain nested data in which every ``_target_`` is renamed."""
+    if isinstance(node, dict):
+        return {
+            key: rename(value) if key == "_target_" and isinstance(value, str) else rename_targets(value, rename)
+            for key, value in node.items()
+        }
+    if isinstance(node, list):
+        return [rename_targets(value, rename) for value in node]
+    return node
+
+
+def current_name(target: str) -> str:
+    """Return the dotted name that a class has now."""
+    return MOVED.get(target, target)
+
+
+def earlier_name(target: str) -> str:
+    """Return the dotted name by which version 0.1.0 hashed a class."""
+    return _EARLIER.get(target, target)
+
+
+def class_name(target: str) -> str:
+    """Return a class's name without its module, which may change."""
+    return target.rpartition(".")[2]
