@@ -40,7 +40,7 @@ class Watched:
 
 def watch(command: Sequence[object]) -> Watched:
     """Run a command, and look at its memory."""
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         start, peak = time.perf_counter(), None
         with subprocess.Popen(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT) as process:
             while process.poll() is None:
@@ -55,7 +55,7 @@ def watch(command: Sequence[object]) -> Watched:
 def peak_bytes(pid: int | str = "self") -> int | None:
     """Return the most memory that a running process has held so far; None where Linux's /proc does not tell."""
     try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
@@ -108,8 +108,12 @@ def in_a_line(about: dict[str, Any]) -> str:
 def write_measured(path: Path, content: dict[str, Any], text: str) -> None:
     """Write what was measured beside each other: all numbers as path.json, and for the eye path.md."""
     numbers = json.dumps(content, indent=2) + "\n"
-    write_atomically(path.with_name(f"{path.name}.json"), lambda unfinished: unfinished.write_text(numbers))
-    write_atomically(path.with_name(f"{path.name}.md"), lambda unfinished: unfinished.write_text(text))
+    write_atomically(
+        path.with_name(f"{path.name}.json"), lambda unfinished: unfinished.write_text(numbers, encoding="utf-8")
+    )
+    write_atomically(
+        path.with_name(f"{path.name}.md"), lambda unfinished: unfinished.write_text(text, encoding="utf-8")
+    )
 
 
 def hush_libraries() -> None:

@@ -45,7 +45,7 @@ class EpochLog(Callback):
         write_atomically(self.path, self._write)
 
     def _write(self, path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)

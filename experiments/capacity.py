@@ -142,7 +142,7 @@ def write(folder: Path, measured: Sequence[Memorized]) -> list[Path]:
     """Write capacity.csv and capacity.png, with a PDF beside it; returns the first two."""
 
     def table(path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(Memorized._fields)
             writer.writerows(measured)

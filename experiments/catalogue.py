@@ -29,6 +29,6 @@ def about(name: str) -> str:
     path = CONF_DIR / "exp" / f"{name}.yaml"
     if not name.isidentifier() or not path.is_file():
         return ""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
     return " ".join(comment)

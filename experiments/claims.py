@@ -242,7 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     verdicts = judge(find(options.runs))
     text = json.dumps([one.to_json() for one in verdicts], indent=2, allow_nan=False) + "\n"
-    path = write_atomically(options.output or options.runs[0] / "claims.json", lambda path: path.write_text(text))
+    path = write_atomically(
+        options.output or options.runs[0] / "claims.json", lambda path: path.write_text(text, encoding="utf-8")
+    )
     for one in verdicts:
         print(f"{one.setting or 'no cryo-EM run'}\n")
         for judged in one.judged:

@@ -58,8 +58,12 @@ def export(folder: Path, config: DictConfig, module: CryoVAE, latents: Latents, 
     checkpoint = {"epoch": epoch, "model_state_dict": weights}
     _write(folder, f"weights.{epoch}.pkl", lambda path: torch.save(checkpoint, path), alias="weights.pkl")
     _write(folder, f"z.{epoch}.pkl", _pickling(*(part.cpu().numpy() for part in latents)), alias="z.pkl")
-    _write(folder, "run.log", lambda path: path.write_text(_run_log(log_rows)))
-    _write(folder, "config.yaml", lambda path: path.write_text(yaml.safe_dump(described, sort_keys=False)))
+    _write(folder, "run.log", lambda path: path.write_text(_run_log(log_rows), encoding="utf-8"))
+    _write(
+        folder,
+        "config.yaml",
+        lambda path: path.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8"),
+    )
 
 
 def _fits_hetonlyvae(config: DictConfig, module: CryoVAE) -> bool:

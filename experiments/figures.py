@@ -94,7 +94,7 @@ def read_log(folder: Path) -> list[dict[str, str]]:
     path = folder / "log.csv"
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -45,7 +45,7 @@ def n_cores() -> int:
 def processor() -> str:
     """Return the processor's name; the platform's where Linux does not tell."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
 
@@ -75,6 +75,6 @@ def wait_briefly_beside_others() -> None:
 def others_running() -> bool:
     """Return whether another program is using a processor at this moment; True where the system does not tell."""
     try:
-        return int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) > 1
+        return int(Path("/proc/loadavg").read_text(encoding="utf-8").split()[3].split("/")[0]) > 1
     except (OSError, IndexError, ValueError):
         return True

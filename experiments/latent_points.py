@@ -143,7 +143,7 @@ def _read(path: Path) -> NDArray[np.float32]:
         raise InputError(f"{path}: a file of z ends in {', '.join(kinds)}; convert it to one of them")
     try:
         if path.suffix == ".txt":
-            return np.loadtxt(path, dtype=np.float32, ndmin=1)
+            return np.loadtxt(path, dtype=np.float32, ndmin=1, encoding="utf-8")
         if path.suffix == ".npy":
             return np.asarray(load_npy(path), dtype=np.float32)
         loaded = load_npz(path)

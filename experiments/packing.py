@@ -40,7 +40,12 @@ def makespan_s(together: int, n_runs: int, settings: Sequence[str]) -> float:
             asked = [*SMALL, f"seed={seed}", f"paths.runs={folder}", *settings]
             environment = {**os.environ, "OMP_NUM_THREADS": threads}
             return subprocess.run(
-                [sys.executable, ROOT / "run.py", *asked], env=environment, capture_output=True, text=True, check=False
+                [sys.executable, ROOT / "run.py", *asked],
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
             )
 
         start = time.perf_counter()

@@ -141,7 +141,7 @@ class Workers:
             self.running.discard(process)
         self.n_left -= 1
         self.seconds.append(time.monotonic() - start)
-        said = (log.read_text(errors="replace").strip().splitlines() or ["nothing was said"])[-1]
+        said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing was said"])[-1]
         if code:
             failure = f"{job.name} failed: {said} (see {log})"
             print(failure, file=sys.stderr, flush=True)

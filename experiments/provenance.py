@@ -86,7 +86,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     from experiments.runs import write_atomically
 
     text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda unfinished: unfinished.write_text(text))
+    write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 def _attempt(run: "Run") -> dict[str, Any]:
@@ -149,7 +149,9 @@ def git_state(folder: Path = REPOSITORY) -> dict[str, Any] | None:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=20
+    ).stdout.strip()
 
 
 def _now() -> str:

@@ -112,7 +112,7 @@ def look(folder: Path) -> RunFolder:
 def read_log(path: Path) -> list[dict[str, float]]:
     """Read log.csv; what is missing or no number is left out."""
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
         return []
@@ -125,7 +125,7 @@ def last_error(path: Path) -> str:
     An attempt that was interrupted from the keyboard did not.
     """
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     starts = [number for number, line in enumerate(lines) if LOG_LINE.match(line)]

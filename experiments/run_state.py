@@ -65,7 +65,9 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     try:  # killed, and not yet noticed by its parent
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"
+        )
     except OSError:
         return True
 
@@ -141,7 +143,7 @@ def forget_failure(folder: Path) -> None:
 def _read(path: Path, kind: type) -> dict[str, Any] | None:
     """Return the known fields of a file; None where it is missing or was torn."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return {field.name: found[field.name] for field in fields(kind)}
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -152,6 +154,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
     text = json.dumps(content, indent=2) + "\n"
     with suppress(FileNotFoundError):  # a run that begins clears away what looks left over
-        write_atomically(path, lambda unfinished: unfinished.write_text(text))
+        write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
         return
-    write_atomically(path, lambda unfinished: unfinished.write_text(text))
+    write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

@@ -173,7 +173,7 @@ def _carry_out(run: Run, source: Run | None) -> None:
         with provenance.recorded(run), interruption.answered():
             metrics = task(run, source)
         text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-        write_atomically(run.folder / "metrics.json", lambda path: path.write_text(text))
+        write_atomically(run.folder / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def _import_keeping_logging() -> None:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Copy what is logged into a file, with times; a failure's traceback goes there too."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

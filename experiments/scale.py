@@ -161,7 +161,7 @@ def judging(config: Any, particles: "Particles", folder: Path) -> dict[str, floa
 def _reset_peak() -> None:
     """Let the system count the peak of memory anew, where it can."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return
 
@@ -226,7 +226,7 @@ def _in_a_process(box_px: int, n: int, settings: Sequence[str]) -> dict[str, flo
         done = watch(command)
         if done.code:
             raise InputError(f"D={box_px} N={n}: the process failed; it ended: {' '.join(done.text.split())[-500:]}")
-        measured: dict[str, float | None] = json.loads(path.read_text())
+        measured: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
         return measured
 
 
@@ -276,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     wait_briefly_beside_others()
     if options.one:
-        options.one.write_text(json.dumps(measure(options.box_px[0], options.n[0], options.settings)))
+        options.one.write_text(json.dumps(measure(options.box_px[0], options.n[0], options.settings)), encoding="utf-8")
         return 0
     text = report(options)
     print(f"{text}\n{options.output.resolve()}")

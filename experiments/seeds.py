@@ -153,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     groups = collect(find(options.runs), options.metrics)
     text = json.dumps([asdict(group) for group in groups], indent=2) + "\n"
-    path = write_atomically(options.output or options.runs[0] / "seeds.json", lambda path: path.write_text(text))
+    path = write_atomically(
+        options.output or options.runs[0] / "seeds.json", lambda path: path.write_text(text, encoding="utf-8")
+    )
     print(f"{table(groups)}\n{path}")
     return 0
 

@@ -72,7 +72,7 @@ def end(job: str, state: str, log: str | None) -> str:
 
 def _last_line(log: Path) -> str:
     try:
-        lines = log.read_text(errors="replace").split("\n")
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
@@ -80,7 +80,9 @@ def _last_line(log: Path) -> str:
 
 def _ask(command: list[str], said: str = "") -> str | None:
     try:
-        done = subprocess.run(command, input=said, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        done = subprocess.run(
+            command, input=said, capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_S, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         logger.debug("%s: %s", command[0], error)
         return None

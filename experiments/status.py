@@ -86,7 +86,7 @@ def _state(folder: Path) -> tuple[str, str]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -94,7 +94,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except OSError:
         return []

@@ -77,4 +77,6 @@ def _refuse_foreign_targets(node: Any) -> None:
 def known_targets() -> frozenset[str]:
     """Return everything that conf/ lets Hydra build, except what Hydra's own parts are."""
     files = [path for path in CONF_DIR.rglob("*.yaml") if CONF_DIR / "hydra" not in path.parents]
-    return frozenset(name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text()))
+    return frozenset(
+        name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"))
+    )

@@ -77,7 +77,7 @@ def write(
         },
     }
     text = json.dumps(described, indent=2) + "\n"
-    write_atomically(folder / INDEX, lambda path: path.write_text(text))
+    write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def write_of_training(run: Run, model: CryoVAE, mu: ArrayLike) -> dict[str, float | None]:
@@ -163,7 +163,7 @@ def _about_particles(run: Run) -> tuple[int, float, tuple[float, float]] | None:
     """Read box side, pixel size and norm of the particles; None where no volumes have been written."""
     path = run.folder / "volumes" / INDEX
     try:
-        found = json.loads(path.read_text())["decoder"]
+        found = json.loads(path.read_text(encoding="utf-8"))["decoder"]
         return int(found["box_px"]), float(found["pixel_size_angstrom"]), (found["norm"][0], found["norm"][1])
     except FileNotFoundError:
         return None

@@ -108,7 +108,7 @@ def surfaces_of(run: Run, folder: Path) -> Iterator[tuple[str, Path]]:
             written = folder / f"{path.stem}.obj"
             corners = [f"v {x:.3f} {y:.3f} {z:.3f}" for x, y, z in vertices]
             triangles = [f"f {a} {b} {c}" for a, b, c in faces + 1]
-            written.write_text("\n".join([*corners, *triangles]) + "\n")
+            written.write_text("\n".join([*corners, *triangles]) + "\n", encoding="utf-8")
             yield path.stem, written
 
 

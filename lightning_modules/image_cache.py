@@ -156,7 +156,7 @@ def _write(stored: Path, work: Preprocessing, reader: StackReader) -> None:
 def _replace(path: Path, text: str) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

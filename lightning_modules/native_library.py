@@ -74,7 +74,7 @@ def _compiled(scratch: Path) -> Path:
     if not compiler[0]:
         raise OSError("no C++ compiler was found; install g++, or set CXX")
     openmp = _openmp()
-    source = [path.read_text() for path in sorted(FOLDER.iterdir())]
+    source = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.iterdir())]
     made_of = (*source, *COMPILE, *compiler, torch.__version__, openmp, *sorted(cpu_flags()))
     name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
     kept = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "amortize-or-memorize" / f"{name}.so"
@@ -109,7 +109,7 @@ def _openmp() -> str:
     """Return the file of the OpenMP that torch runs on; other packages may have loaded others."""
     parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
     address = ctypes.cast(parallel, ctypes.c_void_p).value or 0
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         first, end = (int(bound, 16) for bound in line.split()[0].split("-"))
         if first <= address < end:
             return line.split(maxsplit=5)[-1]

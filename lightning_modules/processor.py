@@ -10,5 +10,5 @@ def cpu_flags() -> frozenset[str]:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return frozenset()
-    lines = cpuinfo.read_text().splitlines()
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     return next((frozenset(line.split(":")[1].split()) for line in lines if line.startswith("flags")), frozenset())

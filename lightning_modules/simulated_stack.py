@@ -143,7 +143,7 @@ def write(data: "SimulatedParticles", folder: Path, chunk_size: int) -> None:
         "optional_domains_of_state": STATES[: data.n_states],
         "format": FORMAT_VERSION,
     }
-    (folder / "simulation.json").write_text(json.dumps(about, indent=2) + "\n")
+    (folder / "simulation.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_truth(data: "SimulatedParticles", truth: list[Particle], folder: Path) -> None:

@@ -57,7 +57,8 @@ def star_31(path: Path) -> None:
         "_rlnAmplitudeContrast #4\n_rlnImagePixelSize #5\n_rlnImageSize #6\n1 300 2.7 0.1 3.0 16\n\n"
         "data_particles\n\nloop_\n_rlnImageName #1\n_rlnOpticsGroup #2\n_rlnAngleRot #3\n_rlnAngleTilt #4\n"
         "_rlnAnglePsi #5\n_rlnOriginXAngst #6\n_rlnOriginYAngst #7\n_rlnDefocusU #8\n_rlnDefocusV #9\n"
-        f"_rlnDefocusAngle #10\n{rows}"
+        f"_rlnDefocusAngle #10\n{rows}",
+        encoding="utf-8",
     )
 
 
@@ -74,7 +75,7 @@ def _cs(path: Path) -> None:
 
 def _list(path: Path) -> None:
     stack(path.parent / "particles.mrcs")
-    path.write_text("particles.mrcs\n")
+    path.write_text("particles.mrcs\n", encoding="utf-8")
 
 
 def config_yaml(path: Path) -> None:

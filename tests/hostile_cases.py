@@ -40,9 +40,9 @@ def text(changed: Callable[[str], str]) -> Callable[[Path], Any]:
 
     def make(path: Path) -> None:
         KINDS[path.name].make(path)
-        before = path.read_text()
+        before = path.read_text(encoding="utf-8")
         assert changed(before) != before
-        path.write_text(changed(before))
+        path.write_text(changed(before), encoding="utf-8")
 
     return make
 
@@ -80,7 +80,7 @@ def archive(**members: bytes) -> bytes:
 
 def list_of_a_folder(path: Path) -> None:
     (path.parent / "d.mrcs").mkdir()
-    path.write_text("d.mrcs")
+    path.write_text("d.mrcs", encoding="utf-8")
 
 
 def zip_bomb() -> bytes:

@@ -205,7 +205,7 @@ def test_the_command_shows_one_run_and_leaves_nothing_behind(tmp_path: Path) -> 
         deadline = time.monotonic() + 120
         while not list(tmp_path.rglob("log.csv")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
         process.kill()
         process.wait()
     bars = [text for text in (tmp_path / "shown").read_text().splitlines() if "image/s" in text]

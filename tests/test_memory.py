@@ -19,7 +19,7 @@ from lightning_modules.memory import map_floats
 def test_a_file_larger_than_memory_and_swap_can_be_mapped(tmp_path: Path) -> None:
     total = sum(
         int(line.split()[1])
-        for line in Path("/proc/meminfo").read_text().splitlines()
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         if line.startswith(("MemTotal", "SwapTotal"))
     )
     n, path = 4 * total * 1024 // 4 // 1000, tmp_path / "images"  # four times all totals, in rows of 1000 numbers

@@ -51,7 +51,7 @@ def test_every_n_takes_turns_with_the_reference(
         path, n = command[command.index("--one") + 1], int(str(command[-1]))
         asked.append(n)
         cost = dict.fromkeys(scale.COLUMNS, len(asked) * (1.5 if n > scale.REFERENCE else 1.0))
-        Path(str(path)).write_text(json.dumps(cost | dict.fromkeys(scale.PEAKS, n / 1e3)))
+        Path(str(path)).write_text(json.dumps(cost | dict.fromkeys(scale.PEAKS, n / 1e3)), encoding="utf-8")
         return Watched(0, "", 1.0, None)
 
     monkeypatch.setattr(scale, "watch", process)
@@ -71,7 +71,7 @@ def test_a_failed_process_is_one_line_and_nothing_is_lost(
             return Watched(1, "a log\nout of memory", 1.0, None)
         processes[:] = asked
         found = dict.fromkeys([*scale.COLUMNS, *scale.PEAKS], 1.0)
-        Path(str(command[command.index("--one") + 1])).write_text(json.dumps(found))
+        Path(str(command[command.index("--one") + 1])).write_text(json.dumps(found), encoding="utf-8")
         return Watched(0, "", 1.0, None)
 
     processes: list[list[object]] = []

@@ -161,7 +161,7 @@ def test_a_grid_goes_to_its_end_whatever_becomes_of_one_run_or_of_who_watches(cl
             key for key in runs if key[1] == "1.0e+30"
         }
 
-        logs = {key: Path(job.log).read_text() for key, job in jobs.items()}
+        logs = {key: Path(job.log).read_text(encoding="utf-8") for key, job in jobs.items()}
         assert "Traceback" in logs["baseline", "1.0e+30"] and "loss became" in logs["baseline", "1.0e+30"]
         reason = run_state.read_failure(runs["shift_1px", "1.0e+30"]).reason
         assert reason.startswith("needs baseline (seed 0), which failed: ") and "loss became" in reason
