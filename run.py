@@ -15,6 +15,7 @@ from experiments.messages import one_line
 from experiments.runs import execute
 from experiments.summary import summary
 from experiments.sweeps import SweepError
+from experiments.terminal import any_terminal
 
 
 def carry_out(config: DictConfig, in_sweep: bool) -> None:
@@ -38,6 +39,7 @@ def main() -> int:
     """Return the exit code; a failure's one line comes last, its traceback only with HYDRA_FULL_ERROR=1."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, and we print their one line
+    any_terminal()
     schema.register()
     wait_briefly_beside_others()
     try:

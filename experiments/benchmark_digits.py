@@ -20,6 +20,7 @@ from experiments.benchmark_machine import hush_libraries, in_a_line, load_averag
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
+from experiments.terminal import purpose
 
 EXPERIMENTS = ("mnist_vae", "mnist_vlt")
 PLAIN, SUITE = "plain loop", "suite"
@@ -156,7 +157,7 @@ def table(comparisons: list[Comparison]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark from the command line; returns the exit code."""
     prog = "python -m experiments.benchmark_digits"
-    parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog=prog, description=purpose(__doc__))
     parser.add_argument("--epochs", type=int, default=8, help="at least 2: the first is not timed (default 8)")
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each side (default 3)")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder for digits.json and .md")

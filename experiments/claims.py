@@ -24,6 +24,7 @@ from experiments.judging import Claim, Criterion
 from experiments.messages import command
 from experiments.run_folders import RunFolder, find
 from experiments.runs import write_atomically
+from experiments.terminal import purpose
 from experiments.verdicts import Verdicts, in_words
 
 AGREES, HALF, QUARTER, SINGLE = 0.8, 0.5, 0.25, 0.01
@@ -236,7 +237,7 @@ CRYO_EM = {
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge, print the table, write claims.json; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=purpose(__doc__))
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument("-o", "--output", type=Path, help="default: claims.json in the first folder")
     options = parser.parse_args(arguments)

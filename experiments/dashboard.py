@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.messages import command
+from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 NAME = "Amortize or memorize"
@@ -120,7 +121,7 @@ def save(project: str, entity: str | None) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Save the dashboard from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=purpose(__doc__))
     parser.add_argument("--project", default="amortize-or-memorize", help="W&B project (logger.project)")
     parser.add_argument("--entity", help="W&B team or user; by default that of the key")
     options = parser.parse_args(arguments)

@@ -23,6 +23,7 @@ from experiments.configs import check, compose
 from experiments.hardware import n_cores, threads_kept, wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import execute
+from experiments.terminal import purpose
 from experiments.ways import BFLOAT16, CPP, FLOAT32, ways
 
 EXPERIMENTS = ("baseline", "vlt_zero", "evil_twin_permuted", "evil_twin_noise")
@@ -127,9 +128,7 @@ def table(found: dict[str, dict[str, Numbers]]) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code, 1 if a number is too far from where it should be."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.fast_paths", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.fast_paths", description=purpose(__doc__))
     parser.add_argument("--exp", nargs="+", default=EXPERIMENTS, help=f"experiments (default {' '.join(EXPERIMENTS)})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="at least two (default 0 1 2)")
     parser.add_argument("--output", type=Path, default=Path("runs/fast_paths"), help="folder for runs and results")

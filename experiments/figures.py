@@ -21,7 +21,7 @@ from experiments.figures_images import reconstructions
 from experiments.figures_latents import displaced_latents, latent_space, single_volume
 from experiments.figures_losses import epoch_times, loss_curve, loss_curves
 from experiments.latent_maps import LatentMap, differ
-from experiments.messages import one_line
+from experiments.messages import command, one_line
 from experiments.reconstructions import RECONSTRUCTIONS
 from experiments.runs import Run
 from lightning_modules.errors import InputError
@@ -153,6 +153,7 @@ def _arrays(path: Path, *needed: str) -> dict[str, Any]:
     return arrays
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 1 where some run could not be drawn; the others are."""
     parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from experiments.nearest import choice_meant, did_you_mean
+from experiments.terminal import any_terminal
 from lightning_modules.errors import InputError
 
 Arguments = ParamSpec("Arguments")
@@ -44,12 +45,15 @@ def one_line(error: BaseException) -> str:
 def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Make of what a command raises its one line and exit code 1; with HYDRA_FULL_ERROR=1 the traceback, as run.py.
 
+    It can print to any terminal.
+
     Args:
         main: returns an exit code.
     """
 
     @functools.wraps(main)
     def told(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        any_terminal()
         try:
             return main(*args, **kwargs)
         except Exception as error:

@@ -21,6 +21,7 @@ from typing import Any
 from experiments.benchmark_machine import in_a_line, load_average, machine, write_measured
 from experiments.hardware import n_cores
 from experiments.messages import command
+from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +87,7 @@ def report(options: argparse.Namespace) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.packing", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.packing", description=purpose(__doc__))
     parser.add_argument("--together", type=int, nargs="+", default=[1, 2, 4, 8], help="runs at once (default 1 2 4 8)")
     parser.add_argument("--runs", type=int, default=8, help="runs of the grid (default 8)")
     parser.add_argument("--output", type=Path, default=Path("runs/packing"), help="folder for packing.json and .md")

@@ -237,7 +237,7 @@ def _import_keeping_logging() -> None:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Copy what is logged into a file, with times; a failure's traceback goes there too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

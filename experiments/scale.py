@@ -26,6 +26,7 @@ from experiments.benchmark_machine import in_a_line, load_average, machine, peak
 from experiments.configs import check, compose
 from experiments.hardware import wait_briefly_beside_others
 from experiments.messages import command
+from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def report(options: argparse.Namespace) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.scale", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.scale", description=purpose(__doc__))
     parser.add_argument(
         "--n", type=int, nargs="+", default=[REFERENCE, 131_899, 1_000_000], help="numbers of particles"
     )

@@ -21,6 +21,7 @@ from experiments.messages import command
 from experiments.overrides import overrides_of
 from experiments.run_folders import FAILED, FINISHED, RunFolder, find
 from experiments.runs import write_atomically
+from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 COLUMNS = (
@@ -146,7 +147,7 @@ def table(groups: Sequence[Seeds]) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and write seeds.json; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.seeds", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.seeds", description=purpose(__doc__))
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument("--metrics", nargs="+", default=COLUMNS, help="keys of metrics.json")
     parser.add_argument("-o", "--output", type=Path, help="default: seeds.json in the first folder")

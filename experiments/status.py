@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from experiments import run_state
+from experiments.messages import command
 
 STATES = ("finished", "running", "waiting", "stopped", "failed")
 REFRESH_S = 5.0
@@ -162,6 +163,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d}"
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; with --watch until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m experiments.status", description="How the runs stand.")

@@ -21,9 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import provenance
 from experiments.data_checksums import checksums_of
-from experiments.messages import one_line
+from experiments.messages import command, one_line
 from experiments.run_folders import read_log
 from experiments.runs import Run
+from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 HOLDS, FAILS, UNKNOWN = "holds", "DOES NOT HOLD", "cannot be told"
@@ -199,9 +200,10 @@ def _same_latents(run: Run, stored: Any, found: Any) -> Finding:
     return Finding("latents", HOLDS if largest <= tolerance else FAILS, text)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify, line by line; returns the exit code, 0 where everything holds."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.verify", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.verify", description=purpose(__doc__))
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("--cache", type=Path, help="folder of simulated and preprocessed data (default: the run's own)")
     options = parser.parse_args(arguments)

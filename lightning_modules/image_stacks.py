@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def check_file(path: str | Path, suffixes: tuple[str, ...], key: str) -> Path:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise InputError(f"{key}: {str(path)!a}: its name is not in UTF-8, expected one that is; rename it") from None
+        locale = sys.getfilesystemencoding()
+        cure = "rename it" if locale == "utf-8" else f"set PYTHONUTF8=1 (file names are read as {locale} here)"
+        raise InputError(f"{key}: {str(path)!a}: its name is not in UTF-8, expected one that is; {cure}") from None
     if path.suffix not in suffixes:
         raise InputError(f"{key}: {path} ends in {path.suffix or 'nothing'!r}, expected one of {', '.join(suffixes)}")
     try:
