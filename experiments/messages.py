@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from experiments.nearest import choice_meant, did_you_mean
 from experiments.terminal import any_terminal
 from lightning_modules.errors import InputError
 
@@ -33,6 +32,8 @@ def one_line(error: BaseException) -> str:
     text = "; ".join(dict.fromkeys(_on_one_line(part) for part in chain if str(part)))
     module = type(error).__module__.partition(".")[0]
     if module in ("hydra", "omegaconf"):
+        from experiments.nearest import choice_meant, did_you_mean  # they import Hydra, which status does without
+
         key = re.search(r"full_key: (\S+)", text)
         text = re.sub(rf"\s*({'|'.join(NOISE)})", "", text)
         text = re.sub(r"(; )+$", "", text).replace(".; Key", "; key")
