@@ -23,12 +23,10 @@ from experiments.hardware import best_device
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.messages import command
 from experiments.runs import Run, write_atomically
-from experiments.volume_decoder import Volume, VolumeDecoder, decode
+from experiments.volume_decoder import Volume, VolumeDecoder
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-
-__all__ = ["VolumeDecoder", "decode", "decoder_of", "stored", "write", "write_mrc"]
 
 INDEX = "index.json"
 

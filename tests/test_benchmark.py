@@ -62,10 +62,10 @@ def test_both_sides_train_on_the_same_files(
     settings = [*TINY[2:], "zdim=2", f"paths.cache={tmp_path}/cache"]  # a plane needs no UMAP
     assert benchmark.main([*sizes, "--output", str(tmp_path), *settings]) == 0
     content = json.loads((tmp_path / "benchmark.json").read_text())
-    found, (stages,) = content["comparisons"][0]["sides"], content["stages"]
+    found, (measured,) = content["comparisons"][0]["sides"], content["stages"]
     assert {"date", "processor", "torch", "cryodrgn", "matmul_peak_gflops"} <= content.keys()
-    assert stages["measured"].keys() == NAMES.keys() and min(stages["measured"].values()) > 0
-    assert stages["measured"]["first_step_s"] < stages["measured"]["run_s"]
+    assert measured["measured"].keys() == NAMES.keys() and min(measured["measured"].values()) > 0
+    assert measured["measured"]["first_step_s"] < measured["measured"]["run_s"]
     assert set(found) == {"cryodrgn", *ways(gpu=False)} >= {"cryodrgn", "bfloat16", "float32"}
     for side in found.values():
         assert len(side["losses"]) == 2 and len(side["seconds"]) == 1 and 100 < side["peak_mb"] < 10_000

@@ -4,9 +4,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import configs, schema
@@ -363,7 +364,7 @@ def test_a_mistake_in_an_experiment_file_is_an_error_that_names_the_key(kind: st
         initialize_config_dir(str(configs.CONF_DIR), version_base="1.3"),
         pytest.raises(Exception) as raised,
     ):
-        compose("config", ["+exp=bad", f"hydra.searchpath=[file://{tmp_path}]"])
+        hydra.compose("config", ["+exp=bad", f"hydra.searchpath=[file://{tmp_path}]"])
     assert re.search(message, one_line(raised.value))
 
 
@@ -372,5 +373,5 @@ def test_a_forgotten_package_line_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "exp" / "bad.yaml").write_text("name: bad\nlr: 1\n")
     schema.register()
     with initialize_config_dir(str(configs.CONF_DIR), version_base="1.3"), pytest.raises(Exception) as raised:
-        compose("config", ["+exp=bad", f"hydra.searchpath=[file://{tmp_path}]"])
+        hydra.compose("config", ["+exp=bad", f"hydra.searchpath=[file://{tmp_path}]"])
     assert re.search("^exp: .*exp/bad", one_line(raised.value))

@@ -194,9 +194,9 @@ def test_killed_cancelled_and_out_of_memory_jobs_are_named_and_a_timed_out_one_c
         subprocess.run(["scancel", job[cancelled]], check=True)
         # Slurm looks at the memory now and then: the kernel may be first, and then the job was killed.
         ends = ((killed, ("FAILED",)), (cancelled, ("CANCELLED",)), (too_big, ("OUT_OF_MEMORY", "FAILED")))
-        for folder, states in ends:
+        for folder, named in ends:
             failure = eventually(lambda folder=folder: run_state.read_failure(folder))
-            assert any(f"{job[folder]} ended as {state}" in failure.reason for state in states)
+            assert any(f"{job[folder]} ended as {end}" in failure.reason for end in named)
             assert Path(failure.log).exists()
 
         eventually(lambda: restarts(job[timed_out]) >= 1)
