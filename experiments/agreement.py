@@ -20,7 +20,7 @@ from experiments.fsc import matched_fsc_auc, spherical_mask
 from experiments.metrics import Floats, Indices, checked, drawn, untied
 from experiments.runs import Run
 from lightning_modules.errors import InputError
-from lightning_modules.safe_numpy import load_npz
+from lightning_modules.files.safe_numpy import load_npz
 
 REFERENCES = 4_000  # particles whose neighbours are looked at
 _DISTANCES_AT_ONCE = 4_000_000  # 32 MB of float64

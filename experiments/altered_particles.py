@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from experiments.metrics import displacements, neighbour_ranks
 from experiments.neighbours import vote_of_others
-from experiments.runs import write_atomically
+from lightning_modules.files.atomic import write_atomically
 
 N_CLUSTERS = 20  # cryoDRGN's number of k-means centres (``cryodrgn analyze``)
 QUANTILES = (10, 50, 90)

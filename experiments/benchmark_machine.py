@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.hardware import processor
-from experiments.runs import write_atomically
+from lightning_modules.files.atomic import write_atomically
 
 LOOK_EVERY_S = 0.05
 

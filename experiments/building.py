@@ -16,9 +16,9 @@ from experiments.schema import Precision
 from lightning_modules.beta import beta_schedule
 from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import regular_file
+from lightning_modules.files.safe_numpy import load_npz, refuse_unpacking
 from lightning_modules.latent_inits import Latents
-from lightning_modules.regular_files import regular_file
-from lightning_modules.safe_numpy import load_npz, refuse_unpacking
 from lightning_modules.split import Split
 from lightning_modules.vae import VAE
 

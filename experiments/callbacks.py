@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from experiments.runs import write_atomically
 from lightning_modules.blocks import ParticleBlocks
+from lightning_modules.files.atomic import write_atomically
 
 LOSSES = ("loss/total", "loss/reconstruction", "loss/kl")
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from experiments.figures_capacity import capacity
 from experiments.messages import command
 from experiments.run_folders import FINISHED, RunFolder, find
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 
 ACCURACY, CHANCE = "latents/knn_class_accuracy", "latents/knn_class_chance"
 # Where two runs must be alike for the one to be the other's baseline, beside their data.

@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from experiments import interruption
-from experiments.runs import Run, link_atomically, write_atomically
+from experiments.runs import Run
 from lightning_modules.blocks import ParticleBlocks
+from lightning_modules.files.atomic import link_atomically, write_atomically
 from lightning_modules.team import Alone
 
 logger = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from experiments.evidence import Evidence, describe, group
 from experiments.judging import Claim, Criterion
 from experiments.messages import command
 from experiments.run_folders import RunFolder, find
-from experiments.runs import write_atomically
 from experiments.terminal import purpose
 from experiments.verdicts import Verdicts, in_words
+from lightning_modules.files.atomic import write_atomically
 
 AGREES, HALF, QUARTER, SINGLE = 0.8, 0.5, 0.25, 0.01
 

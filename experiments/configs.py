@@ -164,7 +164,7 @@ def decisive(config: DictConfig) -> dict[str, Any]:
     plain = _without_later_keys(to_dict(config))
     source = source_of(config)
     if plain.get("audit"):  # somebody else's run, which may go on: its files decide, wherever they are
-        from experiments.audit.folder import Folder
+        from lightning_modules.files.cryodrgn_folder import Folder
 
         data = {key: value for key, value in _data(plain).items() if key not in ("run", "epoch")}
         audited = Folder.find(plain["data"]["run"], plain["data"]["epoch"]).fingerprint()

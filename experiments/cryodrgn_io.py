@@ -18,14 +18,14 @@ import yaml
 from omegaconf import DictConfig
 from torch import Tensor
 
-from experiments.runs import link_atomically, write_atomically
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.image_stacks import inspect
+from lightning_modules.files.atomic import link_atomically, write_atomically
+from lightning_modules.files.image_stacks import inspect
+from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.latent_inits import Latents
 from lightning_modules.latents import AmortizedEncoder
 from lightning_modules.particle_files import Selection, read_selection
 from lightning_modules.particles import Particles
-from lightning_modules.safe_pickle import load_arrays
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ def checksums_of(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def _of_files(files: Any) -> dict[str, dict[str, Any]]:
-    from lightning_modules.image_stacks import inspect
+    from lightning_modules.files.image_stacks import inspect
 
     found = {}
     stacks = inspect(Path(files.particles), files.datadir).stacks
@@ -56,7 +56,7 @@ def of_stack(path: Path, n_sampled: int, whole_up_to: int = WHOLE_UP_TO) -> dict
         n_sampled: images that are taken of a large one, the same every time.
         whole_up_to: bytes.
     """
-    from lightning_modules.image_stacks import HEADER_BYTES, read_header
+    from lightning_modules.files.image_stacks import HEADER_BYTES, read_header
 
     size = path.stat().st_size
     if size <= whole_up_to:

@@ -15,7 +15,7 @@ from experiments.configs import NOT_DATA
 from experiments.overrides import overrides_of
 from experiments.run_folders import FINISHED, RunFolder
 from lightning_modules.errors import InputError
-from lightning_modules.safe_numpy import load_npz
+from lightning_modules.files.safe_numpy import load_npz
 
 # What two runs must share to be compared. An experiment is free in the rest: encoder, zdim, latents, what is seen.
 SETTING = ("batch_size", "lr", "precision", "weight_decay", "beta", "beta_control", "decoder")

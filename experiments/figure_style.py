@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.runs import write_atomically
+from lightning_modules.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

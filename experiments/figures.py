@@ -25,7 +25,7 @@ from experiments.messages import command, one_line
 from experiments.reconstructions import RECONSTRUCTIONS
 from experiments.runs import Run
 from lightning_modules.errors import InputError
-from lightning_modules.safe_numpy import load_npz
+from lightning_modules.files.safe_numpy import load_npz
 
 __all__ = [
     "displaced_latents",

@@ -19,8 +19,9 @@ from experiments.inference import ElboTerms, PosteriorSearch, elbo_terms
 from experiments.metrics import knn_class_accuracy, largest_class_fraction
 from experiments.neighbours import accuracy_elsewhere
 from experiments.particle_results import Made
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from experiments.training import Train
+from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latent_inits import Latents
 from lightning_modules.latents import AmortizedEncoder
 from lightning_modules.vae import VAE

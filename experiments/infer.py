@@ -22,7 +22,7 @@ from experiments.truth import volume_metrics
 from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.encoder_inputs import IdentityInput
 from lightning_modules.errors import InputError
-from lightning_modules.image_stacks import inspect
+from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents import UnknownLatents
 from lightning_modules.particle_files import ParticleSource
 from lightning_modules.particles import Particles

@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from experiments.hardware import threads_kept
 from experiments.metrics import drawn
-from experiments.runs import write_atomically
 from lightning_modules.errors import InputError
-from lightning_modules.safe_numpy import load_npz
+from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.safe_numpy import load_npz
 
 Floats = NDArray[np.float64]
 AxisLabels = tuple[str, str]

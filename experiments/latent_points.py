@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.safe_numpy import load_npy, load_npz
+from lightning_modules.files.safe_numpy import load_npy, load_npz
 
 N_FIRST = 6
 """The paper shows the volumes of the first six particles."""

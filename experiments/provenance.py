@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.hardware import processor
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import read_bytes
+from lightning_modules.files.regular_files import read_bytes
 
 if TYPE_CHECKING:
     from experiments.runs import Run
@@ -83,7 +83,7 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    from experiments.runs import write_atomically
+    from lightning_modules.files.atomic import write_atomically
 
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.runs import write_atomically
+from lightning_modules.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from lightning_modules.cryo_vae import CryoVAE

@@ -150,7 +150,7 @@ def _read(path: Path, kind: type) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    from experiments.runs import write_atomically
+    from lightning_modules.files.atomic import write_atomically
 
     text = json.dumps(content, indent=2) + "\n"
     with suppress(FileNotFoundError):  # a run that begins clears away what looks left over

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from experiments.disk_errors import told_in_one_line
 from experiments.messages import one_line
 from experiments.stored_configs import read_config
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import read_bytes
+from lightning_modules.files.atomic import UNFINISHED, write_atomically
+from lightning_modules.files.regular_files import read_bytes
 
 logger = logging.getLogger(__name__)
 
 _METRIC = (int, float, str, bool, type(None))
-UNFINISHED = ".unfinished-"  # what files are called while they are written
 # What is in the folder of a run that has come to nothing yet.
 BARE = {"config.yaml", "run.log", provenance.PROVENANCE}
 
@@ -259,53 +258,3 @@ def _last_word(error: BaseException) -> logging.LogRecord:
     record = logging.LogRecord(__name__, logging.ERROR, "", 0, "failed: %s", (error,), None)
     record.exc_info = (type(error), error, error.__traceback__)
     return record
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Write a file under another name, and give it its own when it is whole.
-
-    Args:
-        path: where it belongs.
-        write: writes the file at the path that it is given.
-
-    Returns:
-        ``path``.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
-    unfinished = Path(name)
-    try:
-        write(unfinished)
-        unfinished.chmod(0o666 & ~_umask())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
-
-
-def link_atomically(path: Path, other: Path) -> Path:
-    """Give a file a second name, whoever had that before; copy it where the file system has no hard links.
-
-    Args:
-        path: the file.
-        other: the name.
-
-    Returns:
-        ``other``.
-    """
-
-    def link(unfinished: Path) -> None:
-        unfinished.unlink()
-        try:
-            os.link(path, unfinished)
-        except OSError:
-            shutil.copyfile(path, unfinished)
-
-    return write_atomically(other, link)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

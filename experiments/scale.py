@@ -52,7 +52,7 @@ PEAKS = {"training, MB": "training", "encoding, MB": "encoding", "metrics, MB": 
 def stand_in(settings: Sequence[str], n: int, path: Path) -> tuple["Particles", np.ndarray]:
     """Return N particles whose images are a sparse file, and some images (n, M) with which :func:`fill` fills it."""
     from experiments.building import particles_of
-    from lightning_modules.memory import map_floats
+    from lightning_modules.files.mapped import map_floats
 
     few = particles_of(check(compose(*settings, f"data.n_particles={min(n, N_REAL)}")))
     again = np.arange(n) % len(few)

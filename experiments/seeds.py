@@ -20,9 +20,9 @@ from pathlib import Path
 from experiments.messages import command
 from experiments.overrides import overrides_of
 from experiments.run_folders import FAILED, FINISHED, RunFolder, find
-from experiments.runs import write_atomically
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 
 COLUMNS = (
     "loss/total", "loss/reconstruction", "loss/kl", "loss/kl_per_batch_of_128",

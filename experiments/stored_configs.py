@@ -5,15 +5,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.configs import CONF_DIR
 from experiments.targets import current_name, rename_targets
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import read_bytes
+from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.safe_yaml import checked_text
 
-MOST_BYTES, MOST_BRACKETS = 1 << 16, 500  # of brackets, open ones take PyYAML a time that grows with their square
 NEEDED = ("name", "seed", "data", "task", "latents", "trainer")
 
 
@@ -42,24 +41,6 @@ def read_config(path: Path) -> DictConfig:
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: no {', '.join(missing)} in it, expected the configuration of a run of this suite")
     return config
-
-
-def checked_text(path: Path, content: bytes) -> str:
-    """Return the text of a YAML file that can be parsed in little time and memory.
-
-    Raises:
-        InputError: it is too large.
-        ValueError: it is no text, or its structure is none of a configuration.
-    """
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{path}: {len(content):,} bytes, expected the configuration of a run, at most {MOST_BYTES:,}")
-    text = content.decode()
-    if text.count("[") + text.count("{") > MOST_BRACKETS:
-        raise ValueError(f"more than {MOST_BRACKETS} lists and nodes, expected plain values")
-    # A few lines of aliases of aliases unfold to any size; a run's configuration has none.
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ValueError("it has aliases, expected plain values")
-    return text
 
 
 def _refuse_foreign_targets(node: Any) -> None:

@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import run_state
 from experiments.messages import one_line
-from experiments.runs import Run, start_over, write_atomically
+from experiments.runs import Run, start_over
 from experiments.schema import Precision
 from experiments.status import Status, status_of, table
+from lightning_modules.files.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
 

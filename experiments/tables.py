@@ -18,9 +18,9 @@ from experiments.figures_of_the_paper import FIGURES
 from experiments.messages import command
 from experiments.report.numbers import BRIEF
 from experiments.run_folders import RunFolder, find
-from experiments.runs import write_atomically
 from experiments.verdicts import in_words, markdown
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 
 ROOT = CONF_DIR.parent
 # Columns of README.md's grid, and how their numbers are written.

@@ -13,8 +13,9 @@ from experiments.callbacks import EpochLog
 from experiments.fitting import fit
 from experiments.metrics import active_dimensions
 from experiments.particle_results import Made
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from experiments.truth import truth_metrics
+from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latent_inits import Latents
 from lightning_modules.vae import VAE
 

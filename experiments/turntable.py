@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from experiments.messages import command
 from experiments.ray_caster import view_of_box
-from experiments.runs import write_atomically
 from experiments.surfaces import STEEL, mesh, threshold_of
+from lightning_modules.files.atomic import write_atomically
 
 Mesh = tuple[ArrayLike, ArrayLike]
 

@@ -22,10 +22,11 @@ from experiments.fsc import VolumeDiversity, spherical_mask
 from experiments.hardware import best_device
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.messages import command
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from experiments.volume_decoder import Volume, VolumeDecoder
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 from lightning_modules.image_formation import ImageFormation
 
 INDEX = "index.json"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.runs import Run
-from lightning_modules.safe_numpy import load_npz
+from lightning_modules.files.safe_numpy import load_npz
 
 if TYPE_CHECKING:
     import wandb

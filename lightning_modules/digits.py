@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_modules import idx_files
 from lightning_modules.errors import InputError
+from lightning_modules.files import idx_files
 from lightning_modules.split import Split
 
 

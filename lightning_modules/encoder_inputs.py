@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.mapped import read_ahead
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.memory import read_ahead
 from lightning_modules.particles import Particles
 
 CHUNK = 256

@@ -22,10 +22,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_stacks import StackReader
-from lightning_modules.memory import map_floats
+from lightning_modules.files.image_stacks import StackReader
+from lightning_modules.files.mapped import map_floats
+from lightning_modules.files.regular_files import is_regular, read_bytes
 from lightning_modules.preprocessing import Preprocessing
-from lightning_modules.regular_files import is_regular, read_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_stacks import PARTICLE_SUFFIXES, check_file
-from lightning_modules.regular_files import read_bytes
-from lightning_modules.safe_numpy import load_npy, load_npz
-from lightning_modules.safe_pickle import load_arrays
+from lightning_modules.files.image_stacks import PARTICLE_SUFFIXES, check_file
+from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.safe_numpy import load_npy, load_npz
+from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.split import Part
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_stacks import Inventory, find_stack, read_header
-from lightning_modules.particle_files import ParticleFiles, Selection
-from lightning_modules.safe_numpy import load_npz
-from lightning_modules.safe_pickle import load_arrays
-from lightning_modules.star_and_cs import (
+from lightning_modules.files.image_stacks import Inventory, find_stack, read_header
+from lightning_modules.files.safe_numpy import load_npz
+from lightning_modules.files.safe_pickle import load_arrays
+from lightning_modules.files.star_and_cs import (
     STAR_ANGLES,
     StarTable,
     cs_box,
@@ -23,6 +22,7 @@ from lightning_modules.star_and_cs import (
     star_ctf,
     star_poses,
 )
+from lightning_modules.particle_files import ParticleFiles, Selection
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.image_stacks import Inventory, StackReader
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.image_stacks import Inventory, StackReader
 from lightning_modules.particle_files import ParticleFiles, Selection
 
 # Bounds the memory of one chunk: the Fourier transform of 2**24 pixels takes a few hundred MB.

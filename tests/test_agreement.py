@@ -13,8 +13,9 @@ from experiments import agreement as module
 from experiments.agreement import agreement, information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
 from experiments.configs import compose
 from experiments.fsc import fsc_auc, spherical_mask
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 from tests.tiny import SETTINGS
 
 N, ZDIM = 600, 8

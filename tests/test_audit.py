@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-from experiments.audit.folder import Folder
 from experiments.audit.measures import View, share_of
 from experiments.audit.model import model_of, read_state, stored_latents
 from experiments.audit.particles import AuditedData, take
@@ -23,6 +22,7 @@ from experiments.configs import check, compose
 from experiments.inference import ElboTerms
 from experiments.runs import execute
 from lightning_modules.errors import InputError
+from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.particles import load_particles
 from tests.particle_sets import ctf, dump, images, rotations, shifts, stack
 

@@ -15,8 +15,9 @@ import torch
 
 from experiments import runs
 from experiments.disk_errors import told_in_one_line
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import UNFINISHED, write_atomically
 from tests.hostile import as_somebody
 from tests.world import configuration
 
@@ -56,7 +57,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(tm
     ):
         runs.execute(config)
     assert "\n" not in str(raised.value)
-    assert not [path for path in tmp_path.rglob("*") if runs.UNFINISHED in path.name or path.stem == "metrics"]
+    assert not [path for path in tmp_path.rglob("*") if UNFINISHED in path.name or path.stem == "metrics"]
     assert runs.execute(config).metrics == {"loss/total": 1.0}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_modules import idx_files
 from lightning_modules.errors import InputError
+from lightning_modules.files import idx_files
 
 N, D = 12, 28
 PIXELS = np.random.default_rng(0).integers(0, 256, (N, D, D), dtype=np.uint8)

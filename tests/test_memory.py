@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules import memory
 from lightning_modules.encoder_inputs import fetch
-from lightning_modules.memory import map_floats
+from lightning_modules.files.mapped import _mapped, _MappedFile, map_floats
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="how much memory there is, is read from Linux's /proc")
@@ -52,12 +51,12 @@ def test_rows_are_asked_for_before_they_are_read_and_a_file_is_forgotten_with_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(memory._MappedFile, "madvise", lambda _, *call: asked.append(call))
+    monkeypatch.setattr(_MappedFile, "madvise", lambda _, *call: asked.append(call))
     rows = np.arange(5000 * 3, dtype="<f4").reshape(3, 5000)
     (tmp_path / "file").write_bytes(bytes(100) + rows.tobytes())
     numbers = map_floats(tmp_path / "file", (3, 5000), start=100)
     address = numbers.data_ptr()
-    assert address in memory._mapped
+    assert address in _mapped
     found = fetch(numbers, torch.tensor([2, 0]), torch.zeros(1))
     assert np.array_equal(found, rows[[2, 0]])
     page = mmap.PAGESIZE
@@ -66,6 +65,6 @@ def test_rows_are_asked_for_before_they_are_read_and_a_file_is_forgotten_with_it
         assert first - page < start <= first and start + length == first + 20_000
     del numbers
     gc.collect()
-    assert address not in memory._mapped
+    assert address not in _mapped
     fetch(torch.zeros(3, 2), torch.tensor([0]), torch.zeros(1))
     assert len(asked) == 2, "other tensors are in memory"

@@ -9,9 +9,10 @@ import torch
 
 from experiments import configs, runs
 from experiments.checkpoints import LastCheckpoint
-from experiments.runs import Run, write_atomically
+from experiments.runs import Run
 from experiments.training import Train
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 from tests.tiny import SETTINGS, tiny
 
 

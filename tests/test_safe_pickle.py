@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_modules.errors import InputError
-from lightning_modules.safe_pickle import load_arrays
+from lightning_modules.files.safe_pickle import load_arrays
 
 ARRAYS: list[Any] = [
     np.arange(6, dtype=np.float32).reshape(2, 3),

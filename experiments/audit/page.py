@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.audit.folder import Folder
 from experiments.audit.measures import View
 from experiments.audit.particles import Taken
 from experiments.audit.reproduced import Reproduced
@@ -13,7 +12,8 @@ from experiments.audit.verdict import CLEAR, HIGH, LOW, Verdict
 from experiments.report.page import TEMPLATES as REPORT
 from experiments.report.page import policy, template
 from experiments.report.pictures import Picture, encode, named, read
-from experiments.runs import write_atomically
+from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.particle_files import ParticleFiles
 
 TEMPLATES = Path(__file__).parent / "templates"

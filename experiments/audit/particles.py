@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.audit.folder import Folder
 from experiments.audit.settings import Settings
 from lightning_modules.errors import InputError
-from lightning_modules.image_stacks import inspect
+from lightning_modules.files.cryodrgn_folder import Folder
+from lightning_modules.files.image_stacks import inspect
 from lightning_modules.particle_files import ParticleFiles, ParticleSource, read_selection
 from lightning_modules.split import Some
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from experiments.stored_configs import checked_text
 from lightning_modules.decoder import DOMAINS, PE_TYPES
 from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.safe_pickle import load_arrays
+from lightning_modules.files.safe_yaml import checked_text
 from lightning_modules.latents import ACTIVATIONS
-from lightning_modules.regular_files import read_bytes
-from lightning_modules.safe_pickle import load_arrays
 
 MODES = ("resid", "mlp")
 MOST = 1 << 16  # of layers, units, dimensions

@@ -10,7 +10,6 @@ from hydra.utils import instantiate
 
 from experiments import loggers, volume_pairs, volumes
 from experiments.audit import figures
-from experiments.audit.folder import Folder
 from experiments.audit.measures import TURNED, Judge, View, altered_views
 from experiments.audit.model import AuditedVAE, model_of, stored_latents
 from experiments.audit.page import Findings, write_page
@@ -27,7 +26,8 @@ from experiments.schema import Precision
 from experiments.training import write_latents
 from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.errors import InputError
-from lightning_modules.image_stacks import inspect
+from lightning_modules.files.cryodrgn_folder import Folder
+from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latent_inits import Latents
 from lightning_modules.particles import load_particles
 

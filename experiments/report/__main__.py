@@ -9,7 +9,7 @@ from experiments.messages import command
 from experiments.report.contents import gather
 from experiments.report.page import render
 from experiments.run_folders import find
-from experiments.runs import write_atomically
+from lightning_modules.files.atomic import write_atomically
 
 
 @command

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import read_bytes
-from lightning_modules.safe_numpy import UNPACKED_BYTES, UNPACKED_TIMES, load_npy
+from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.safe_numpy import UNPACKED_BYTES, UNPACKED_TIMES, load_npy
 
 logger = logging.getLogger(__name__)
 

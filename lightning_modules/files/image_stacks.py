@@ -18,8 +18,8 @@ from cryodrgn.source import ImageSource
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import is_regular, read_bytes, regular_file
-from lightning_modules.star_and_cs import cs_images, star_images
+from lightning_modules.files.regular_files import is_regular, read_bytes, regular_file
+from lightning_modules.files.star_and_cs import cs_images, star_images
 
 logger = logging.getLogger(__name__)
 

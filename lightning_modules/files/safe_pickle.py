@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import read_bytes
+from lightning_modules.files.regular_files import read_bytes
 
 # Numbers and texts. Objects, and records that may hold some, are pointers to memory that a file could make up.
 PLAIN_KINDS = "biufcSU"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import is_regular, regular_file
+from lightning_modules.files.regular_files import is_regular, regular_file
 
 CONFIGS = ("config.yaml", "config.pkl")  # of versions 2 to 4, and of those before
 

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from lightning_modules.errors import InputError
-from lightning_modules.regular_files import regular_file
+from lightning_modules.files.regular_files import regular_file
 
 # An archive may unpack to this much, or to so many times its size: zeros pack a thousandfold, measured values do not.
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 28, 100
