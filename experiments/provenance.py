@@ -115,7 +115,7 @@ def _of_torch() -> dict[str, Any]:
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
-    native = sys.modules.get("lightning_modules.native_library")
+    native = sys.modules.get("lightning_modules.networks.native_library")
     return {"threads": torch.get_num_threads(), "gpus": gpus, "native_code": bool(native and native.is_loaded())}
 
 

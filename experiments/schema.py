@@ -151,7 +151,7 @@ class Network:
 
 @dataclass
 class Decoder(Network):
-    """conf/decoder: see lightning_modules.decoder.SliceDecoder."""
+    """conf/decoder: see lightning_modules.networks.slice_decoder.SliceDecoder."""
 
     _target_: str = MISSING
     pe_type: str = key("positional encoding", one_of=PE_TYPES)

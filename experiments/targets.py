@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 # Where classes were, up to version 0.1.0, and where they are now.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "lightning_modules.decoder.SliceDecoder": "lightning_modules.networks.slice_decoder.SliceDecoder",
+}
 _EARLIER = {now: before for before, now in MOVED.items()}
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.decoder import SliceDecoder
 from lightning_modules.errors import InputError
+from lightning_modules.networks.slice_decoder import SliceDecoder
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ def ways(gpu: bool) -> dict[str, tuple[str, ...]]:
 
     Named by the precision alone are torch's operations, one after another.
     """
-    from lightning_modules.native_library import library
+    from lightning_modules.networks.native_library import library
 
     plain = ("trainer.native=false", "trainer.capture=false")
     found: dict[str, tuple[str, ...]] = {precision: (f"precision={precision}", *plain) for precision in PRECISIONS}

@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import LatentInit, Latents
-from lightning_modules.residual_mlp import residual_mlp
-
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+from lightning_modules.networks.residual_mlp import ACTIVATIONS, residual_mlp
 
 
 class AmortizedEncoder(nn.Module):

@@ -16,7 +16,7 @@ from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.joined_adam import JoinedAdam
 from lightning_modules.latent_inits import Latents
 from lightning_modules.memory import keep_freed_memory
-from lightning_modules.native_library import library, without_native_code
+from lightning_modules.networks.native_library import library, without_native_code
 from lightning_modules.observed import Inputs, Observed
 from lightning_modules.row_adam import RowAdam
 from lightning_modules.team import Alone

@@ -43,7 +43,7 @@ def threads_are_kept() -> Iterator[None]:
 @pytest.fixture
 def native() -> None:
     """The compiled routines; the test is skipped where they cannot be had."""
-    from lightning_modules.native_library import NEEDED, library
+    from lightning_modules.networks.native_library import NEEDED, library
     from lightning_modules.processor import cpu_flags
 
     if not cpu_flags() >= NEEDED:

@@ -15,8 +15,8 @@ from cryodrgn.dataset import ImageDataset
 from cryodrgn.lattice import Lattice
 from cryodrgn.pose import PoseTracker
 
-from lightning_modules.decoder import PE_TYPES
 from lightning_modules.elbo import reparameterize
+from lightning_modules.networks.slice_decoder import PE_TYPES
 from lightning_modules.particles import Particles, load_particles
 from lightning_modules.simulated import SimulatedParticles
 from tests.particle_sets import dump

@@ -8,12 +8,12 @@ import torch
 from cryodrgn.models import ResidLinearMLP
 from torch import Tensor, nn
 
-from lightning_modules import decoder as decoder_module
-from lightning_modules import residual_mlp as residual_mlp_module
-from lightning_modules.decoder import DOMAINS, PE_TYPES, SliceDecoder
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.residual_mlp import residual_mlp
+from lightning_modules.networks import residual_mlp as residual_mlp_module
+from lightning_modules.networks import slice_decoder as decoder_module
+from lightning_modules.networks.residual_mlp import residual_mlp
+from lightning_modules.networks.slice_decoder import DOMAINS, PE_TYPES, SliceDecoder
 
 BOX_PX, ZDIM, BATCH = 16, 4, 3
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from experiments.building import untrained_model
 from experiments.configs import check, compose
 from experiments.runs import Run
-from lightning_modules import native_few_rows
 from lightning_modules.latents import AmortizedEncoder
-from lightning_modules.native_few_rows import MOST_ROWS
-from lightning_modules.native_library import without_native_code
-from lightning_modules.residual_mlp import residual_mlp
+from lightning_modules.networks import native_few_rows
+from lightning_modules.networks.native_few_rows import MOST_ROWS
+from lightning_modules.networks.native_library import without_native_code
+from lightning_modules.networks.residual_mlp import residual_mlp
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("native")

@@ -10,11 +10,11 @@ import torch
 from cryodrgn.models import ResidLinearMLP
 from torch import Tensor, nn
 
-from lightning_modules import native_library, native_mlp
-from lightning_modules.decoder import SliceDecoder
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.native_library import without_native_code
-from lightning_modules.residual_mlp import residual_mlp
+from lightning_modules.networks import native_library, native_mlp
+from lightning_modules.networks.native_library import without_native_code
+from lightning_modules.networks.residual_mlp import residual_mlp
+from lightning_modules.networks.slice_decoder import SliceDecoder
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -159,7 +159,7 @@ def test_without_gradients_the_slices_are_the_same_a_few_at_a_time(monkeypatch: 
     torch.manual_seed(0)
     decoder = SliceDecoder(ImageFormation(16), 4, layers=2, width=64)
     rotations, z = torch.linalg.qr(torch.randn(7, 3, 3))[0], torch.randn(7, 4)
-    monkeypatch.setattr("lightning_modules.decoder.CACHED_ROWS", 200)  # two images
+    monkeypatch.setattr("lightning_modules.networks.slice_decoder.CACHED_ROWS", 200)  # two images
     with torch.autocast("cpu", torch.bfloat16):
         together = decoder(rotations, z)
         with torch.no_grad():

@@ -16,9 +16,9 @@ from experiments.building import read_latents
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.runs import Run
 from experiments.volume_decoder import VolumeDecoder, duration
-from lightning_modules.decoder import SliceDecoder
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
+from lightning_modules.networks.slice_decoder import SliceDecoder
 from tests.tiny import tiny
 
 D, ZDIM = 16, 3

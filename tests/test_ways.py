@@ -4,7 +4,7 @@ import pytest
 
 from experiments.configs import check, compose
 from experiments.ways import PRECISIONS, precision_of, ways
-from lightning_modules import native_library
+from lightning_modules.networks import native_library
 
 
 @pytest.mark.parametrize("gpu", [True, False])

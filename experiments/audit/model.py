@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from experiments.audit.settings import Settings
 from lightning_modules.beta import beta_schedule
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.decoder import SliceDecoder
 from lightning_modules.encoder_inputs import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
@@ -21,7 +20,9 @@ from lightning_modules.files.safe_numpy import refuse_unpacking
 from lightning_modules.files.safe_pickle import load_each
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latent_inits import Latents
-from lightning_modules.latents import ACTIVATIONS, AmortizedEncoder
+from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.networks.residual_mlp import ACTIVATIONS
+from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.observed import Observed
 from lightning_modules.particles import Particles
 

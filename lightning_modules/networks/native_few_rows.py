@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.native_library import library
-from lightning_modules.native_network import NativeNetwork, gradients_of
+from lightning_modules.networks.native_library import library
+from lightning_modules.networks.native_network import NativeNetwork, gradients_of
 
 MOST_ROWS = 32  # torch is as fast from there on
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_modules import native_few_rows, native_mlp
+from lightning_modules.networks import native_few_rows, native_mlp
+
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 def matmul_dtype(device: torch.device) -> torch.dtype:

@@ -1,6 +1,6 @@
 // cryoDRGN's residual MLP in bfloat16, forward and backward, a tile of rows at a time.
 //
-// The mathematics is that of lightning_modules/residual_mlp.py:
+// The mathematics is that of lightning_modules/networks/residual_mlp.py:
 //
 //     h_l+1 = f(u_l),  u_l = h_l W_l^T + b_l [+ h_l],  no f after the last
 //     dW_l = g_l^T h_l,  db_l = sum of g_l over rows,  dh_l = g_l W_l [+ g_l],  g_l-1 = dh_l * f'(u_l-1)

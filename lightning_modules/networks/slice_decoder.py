@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_modules import native_mlp
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.latents import ACTIVATIONS
-from lightning_modules.native_mlp import NativeSlices
-from lightning_modules.residual_mlp import Parts, matmul_dtype, residual_mlp
+from lightning_modules.networks import native_mlp
+from lightning_modules.networks.native_mlp import NativeSlices
+from lightning_modules.networks.residual_mlp import ACTIVATIONS, Parts, matmul_dtype, residual_mlp
 
 PE_TYPES = ("geom_ft", "geom_full", "geom_lowf", "geom_nohighf", "linear_lowf", "gaussian", "none")
 DOMAINS = ("fourier", "hartley")
