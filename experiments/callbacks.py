@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from lightning_modules.blocks import ParticleBlocks
 from lightning_modules.files.atomic import write_atomically
+from lightning_modules.optimization.minibatches import ParticleBlocks
 
 LOSSES = ("loss/total", "loss/reconstruction", "loss/kl")
 

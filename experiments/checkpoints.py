@@ -12,9 +12,9 @@ from pytorch_lightning.callbacks import Callback
 
 from experiments import interruption
 from experiments.runs import Run
-from lightning_modules.blocks import ParticleBlocks
 from lightning_modules.files.atomic import link_atomically, write_atomically
-from lightning_modules.team import Alone
+from lightning_modules.optimization.data_parallel import Alone
+from lightning_modules.optimization.minibatches import ParticleBlocks
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from experiments.checkpoints import LastCheckpoint, newest_whole
 from experiments.interruption import Interrupted
 from experiments.processes import Place, places_of, team_of, without_hints
 from experiments.runs import Run
-from lightning_modules.blocks import ParticleBlocks
-from lightning_modules.team import Alone, Team
+from lightning_modules.optimization.data_parallel import Alone, Team
+from lightning_modules.optimization.minibatches import ParticleBlocks
 from lightning_modules.vae import VAE
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_modules.blocks import generator_of
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.latent_inits import Latents
-from lightning_modules.observed import Observed
+from lightning_modules.optimization.minibatches import generator_of
+from lightning_modules.optimization.observed import Observed
 from lightning_modules.vae import VAE
 
 # Decoder's points at a time. On a GPU: a few GB of activations at the paper's width. On a CPU they do not count much.

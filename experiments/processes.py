@@ -28,9 +28,9 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 from experiments import interruption
 from experiments.messages import one_line
-from lightning_modules.captured import Captured
 from lightning_modules.errors import InputError
-from lightning_modules.team import Alone, Team
+from lightning_modules.optimization.cuda_graph import Captured
+from lightning_modules.optimization.data_parallel import Alone, Team
 
 logger = logging.getLogger(__name__)
 

@@ -88,8 +88,8 @@ def seen_in_window(n: int, config: Any) -> np.ndarray:
     """Return the particles that a window of training looks at, themselves and their twins."""
     import torch
 
-    from lightning_modules.blocks import EpochBlocks
     from lightning_modules.encoder_inputs import derangement
+    from lightning_modules.optimization.minibatches import EpochBlocks
 
     blocks = iter(EpochBlocks(n, config.batch_size, PER_BLOCK, config.seed, epoch=0))
     seen = torch.cat([index for block in (next(blocks) for _ in range(BLOCKS)) for index in block.batches]).numpy()
@@ -101,7 +101,7 @@ def training(config: Any, particles: "Particles") -> dict[str, float]:
     import pytorch_lightning as pl
 
     from experiments.building import model_of
-    from lightning_modules.blocks import ParticleBlocks
+    from lightning_modules.optimization.minibatches import ParticleBlocks
 
     times: list[float] = []
 

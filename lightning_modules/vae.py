@@ -10,16 +10,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.blocks import Block, generator_of
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.encoder_inputs import EncoderInput
-from lightning_modules.joined_adam import JoinedAdam
 from lightning_modules.latent_inits import Latents
-from lightning_modules.memory import keep_freed_memory
 from lightning_modules.networks.native_library import library, without_native_code
-from lightning_modules.observed import Inputs, Observed
-from lightning_modules.row_adam import RowAdam
-from lightning_modules.team import Alone
+from lightning_modules.optimization.data_parallel import Alone
+from lightning_modules.optimization.freed_memory import keep_freed_memory
+from lightning_modules.optimization.joined_adam import JoinedAdam
+from lightning_modules.optimization.minibatches import Block, generator_of
+from lightning_modules.optimization.observed import Inputs, Observed
+from lightning_modules.optimization.row_adam import RowAdam
 
 # Particles whose centring and CTF are computed together: 26 MB per array at 128 px.
 OBSERVED_AT_ONCE = 512

@@ -12,13 +12,13 @@ from cryodrgn.models import HetOnlyVAE
 from torch import Tensor, nn
 
 from lightning_modules.beta import beta_schedule
-from lightning_modules.blocks import ParticleBlocks
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs import EncoderInput, IdentityInput
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latent_inits import LatentInit
 from lightning_modules.latents import AmortizedEncoder, LookupTable
 from lightning_modules.networks.slice_decoder import SliceDecoder
+from lightning_modules.optimization.minibatches import ParticleBlocks
 from lightning_modules.particles import Particles, load_particles
 from tests.particle_sets import ctf, dump, images, particle_set, rotations, shifts, stack
 

@@ -108,7 +108,7 @@ def test_a_resumed_training_sees_what_an_uninterrupted_one_sees(particles: Parti
     train(first, max_epochs=2, batch_size=8).save_checkpoint(tmp_path / "last.ckpt")
     resumed = cryo_vae(particles, AugmentedInput())
     actual = seen_in(resumed)
-    from lightning_modules.blocks import ParticleBlocks
+    from lightning_modules.optimization.minibatches import ParticleBlocks
 
     trainer(3).fit(resumed, datamodule=ParticleBlocks(N, 8, 0), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert len(actual) == 5 and len(expected) == 15

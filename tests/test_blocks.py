@@ -7,10 +7,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lightning_modules.blocks import EpochBlocks, ParticleBlocks, generator_of
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.elbo import kl_divergence
 from lightning_modules.latent_inits import ConstantLatents, RandomLatents
+from lightning_modules.optimization.minibatches import EpochBlocks, ParticleBlocks, generator_of
 from lightning_modules.particles import Particles
 from tests.small_models import cryo_vae, particles_in, train, trainer, weights
 

@@ -23,10 +23,10 @@ from experiments.interruption import Interrupted
 from experiments.runs import Run
 from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseTwin
 from lightning_modules.errors import InputError
-from lightning_modules.joined_adam import LARGE
 from lightning_modules.latent_inits import RandomLatents
+from lightning_modules.optimization.data_parallel import Alone, Team
+from lightning_modules.optimization.joined_adam import LARGE
 from lightning_modules.particles import Particles
-from lightning_modules.team import Alone, Team
 from tests.small_models import cryo_vae, particles_in, train, weights
 from tests.test_resume import assert_equal, checkpoint_of, stopped_after
 from tests.tiny import SETTINGS
@@ -100,7 +100,7 @@ def test_several_processes_train_as_one_does(
     max_epochs: int,
     large: int,
 ) -> None:
-    monkeypatch.setattr("lightning_modules.joined_adam.LARGE", large)
+    monkeypatch.setattr("lightning_modules.optimization.joined_adam.LARGE", large)
     alone = model_on(particles, kind)
     start = weights(alone)
     options = {"batch_size": batch_size, "max_epochs": max_epochs}

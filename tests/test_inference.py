@@ -117,7 +117,7 @@ def test_elbo_terms_are_those_of_training(particles: Particles) -> None:
     model = cryo_vae(particles, init=ConstantLatents(0.3, -1.0))
     q = model.encode()
     terms = elbo_terms(model, q, BETA, seed=3, n_samples=1)
-    from lightning_modules.blocks import generator_of
+    from lightning_modules.optimization.minibatches import generator_of
 
     eps = torch.randn(N, ZDIM, generator=generator_of(3, 14, 0))
     loss = model.elbo(model.observe(torch.arange(N)), eps, BETA)

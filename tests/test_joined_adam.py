@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.joined_adam import LARGE, JoinedAdam
+from lightning_modules.optimization.joined_adam import LARGE, JoinedAdam
 
 
 @pytest.fixture(autouse=True, params=[LARGE, 100])
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """All parameters are small, or the first matrix of the network is large."""
-    monkeypatch.setattr("lightning_modules.joined_adam.LARGE", request.param)
+    monkeypatch.setattr("lightning_modules.optimization.joined_adam.LARGE", request.param)
     n_elements: int = request.param
     return n_elements
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.blocks import EpochBlocks
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.latent_inits import ConstantLatents, RandomLatents
 from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.optimization.minibatches import EpochBlocks
 from lightning_modules.particles import Particles
 from tests.small_models import LAYERS, WIDTH, ZDIM, cryo_vae, particles_in, train, weights
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_modules.blocks import Block, EpochBlocks
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseTwin, PermutedTwin
 from lightning_modules.latent_inits import ConstantLatents
+from lightning_modules.optimization.minibatches import Block, EpochBlocks
+from lightning_modules.optimization.row_adam import RowAdam
 from lightning_modules.particles import Particles
-from lightning_modules.row_adam import RowAdam
 from tests.small_models import cryo_vae, particles_in
 
 # What makes a processor wait for its GPU: reading a value, or learning a size from values.

@@ -23,7 +23,7 @@ from lightning_modules.latent_inits import Latents
 from lightning_modules.latents import AmortizedEncoder
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
-from lightning_modules.observed import Observed
+from lightning_modules.optimization.observed import Observed
 from lightning_modules.particles import Particles
 
 CHUNK = 256

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_modules.elbo import Elbo
-from lightning_modules.observed import Inputs
+from lightning_modules.optimization.observed import Inputs
 
 LOOK_EVERY = 16  # minibatches; asking a GPU makes the processor wait for it
 

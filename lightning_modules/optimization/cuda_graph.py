@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lightning_modules.elbo import Elbo
 from lightning_modules.errors import InputError
-from lightning_modules.observed import Inputs
-from lightning_modules.team import Alone
+from lightning_modules.optimization.data_parallel import Alone
+from lightning_modules.optimization.observed import Inputs
 
 WARM_UP = 3  # steps by separate calls, in which libraries and optimizers set up what a recording must find in place
 
