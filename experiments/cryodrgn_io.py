@@ -24,8 +24,8 @@ from lightning_modules.files.image_stacks import inspect
 from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.latent_inits import Latents
 from lightning_modules.latents import AmortizedEncoder
-from lightning_modules.particle_files import Selection, read_selection
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
+from lightning_modules.particles.selection import Selection, read_selection
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ def checksums_of(config: DictConfig) -> dict[str, dict[str, Any]]:
         taken of it, and the SHA-256 of that. Digits have no files of their own, and their images are taken.
     """
     from experiments.building import described_data
-    from lightning_modules.particle_files import ParticleSource
+    from lightning_modules.particles.sources import ParticleSource
 
     source = described_data(config)
     if isinstance(source, ParticleSource):

@@ -24,8 +24,8 @@ from lightning_modules.encoder_inputs import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents import UnknownLatents
-from lightning_modules.particle_files import ParticleSource
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
+from lightning_modules.particles.sources import ParticleSource
 
 logger = logging.getLogger(__name__)
 

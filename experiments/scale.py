@@ -30,7 +30,7 @@ from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 if TYPE_CHECKING:
-    from lightning_modules.particles import Particles
+    from lightning_modules.particles.particles import Particles
 
 REFERENCE = 10_000
 EXPERIMENTS = ("baseline", "vlt_zero", "evil_twin_noise_standard", "evil_twin_permuted")

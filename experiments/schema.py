@@ -57,7 +57,7 @@ class SimulatedData:
 
 @dataclass
 class CryodrgnData:
-    """conf/data/cryodrgn.yaml: see lightning_modules.particle_files.ParticleFiles."""
+    """conf/data/cryodrgn.yaml: see lightning_modules.particles.sources.ParticlesFromFiles."""
 
     _target_: str = MISSING
     name: str = key("part of the run's folder")
@@ -78,7 +78,7 @@ class CryodrgnData:
 
 @dataclass
 class DigitsData:
-    """conf/data/digits.yaml: see lightning_modules.digits.SklearnDigits."""
+    """conf/data/digits.yaml: see lightning_modules.particles.digits.SklearnDigits."""
 
     _target_: str = MISSING
     name: str = key("part of the run's folder")
@@ -87,7 +87,7 @@ class DigitsData:
 
 @dataclass
 class MnistData(DigitsData):
-    """conf/data/mnist.yaml: see lightning_modules.digits.Mnist."""
+    """conf/data/mnist.yaml: see lightning_modules.particles.digits.Mnist."""
 
     root: str = key("folder of MNIST's files, or of torchvision's; what is missing is downloaded there")
     split: str = key("the 10,000 images for tests, or the 60,000 for training", one_of=("test", "train"))

@@ -10,6 +10,10 @@ from typing import Any
 # Where classes were, up to version 0.1.0, and where they are now.
 MOVED: dict[str, str] = {
     "lightning_modules.decoder.SliceDecoder": "lightning_modules.networks.slice_decoder.SliceDecoder",
+    "lightning_modules.digits.Mnist": "lightning_modules.particles.digits.Mnist",
+    "lightning_modules.digits.SklearnDigits": "lightning_modules.particles.digits.SklearnDigits",
+    "lightning_modules.empiar10076.Empiar10076Files": "lightning_modules.particles.sources.Empiar10076Files",
+    "lightning_modules.particle_files.ParticleFiles": "lightning_modules.particles.sources.ParticlesFromFiles",
 }
 _EARLIER = {now: before for before, now in MOVED.items()}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_modules.encoder_inputs import PreparedImages
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 
 
 class Motion(NamedTuple):

@@ -7,7 +7,7 @@ from lightning_modules.encoder_inputs import EncoderInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.optimization.minibatches import generator_of
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 
 
 class AugmentedInput(EncoderInput):

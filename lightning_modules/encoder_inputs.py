@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.files.mapped import read_ahead
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 
 CHUNK = 256
 

@@ -23,7 +23,8 @@ from lightning_modules.assembly import (
     radius_angstrom,
 )
 from lightning_modules.errors import InputError
-from lightning_modules.particle_files import ParticleFiles, ParticleSource
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.sources import ParticleSource
 from lightning_modules.projection import density
 from lightning_modules.simulated_stack import FILES, FORMAT_VERSION, write
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from experiments.building import read_latents, read_weights
 from experiments.runs import Run
-from lightning_modules.particles import load_particles
+from lightning_modules.particles.particles import load_particles
 from tests import particle_sets
 from tests.particle_sets import N, dump, particle_set, rotations, shifts, stack
 from tests.test_particles import cs, star, star_30

@@ -8,7 +8,7 @@ import numpy as np
 from cryodrgn.mrcfile import write_mrc
 from scipy.spatial.transform import Rotation
 
-from lightning_modules.particle_files import ParticleFiles
+from lightning_modules.particles.particle_files import ParticleFiles
 
 N, D = 12, 16
 

@@ -19,7 +19,7 @@ from lightning_modules.latent_inits import LatentInit
 from lightning_modules.latents import AmortizedEncoder, LookupTable
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.minibatches import ParticleBlocks
-from lightning_modules.particles import Particles, load_particles
+from lightning_modules.particles.particles import Particles, load_particles
 from tests.particle_sets import ctf, dump, images, particle_set, rotations, shifts, stack
 
 ZDIM, LAYERS, WIDTH = 4, 2, 64

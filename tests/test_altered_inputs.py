@@ -20,7 +20,7 @@ from lightning_modules.altered_inputs import (
 from lightning_modules.encoder_inputs import EncoderInput, IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 from lightning_modules.simulated import SimulatedParticles
 from lightning_modules.simulated_stack import clean_image, draw
 from tests.particle_sets import images, stack
@@ -260,7 +260,7 @@ def test_the_consistent_metadata_of_a_rotation_are_those_of_the_rotated_particle
 
 
 def test_the_window_is_all_that_a_consistent_shift_of_a_clean_particle_leaves(tmp_path: Path) -> None:
-    from lightning_modules.particles import load_particles
+    from lightning_modules.particles.particles import load_particles
 
     data = SimulatedParticles(n_particles=40, box_px=D, snr=float("inf"), cache_dir=str(tmp_path))
     clean = load_particles(data.particle_files())

@@ -23,7 +23,7 @@ from experiments.inference import ElboTerms
 from experiments.runs import execute
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
-from lightning_modules.particles import load_particles
+from lightning_modules.particles.particles import load_particles
 from tests.particle_sets import ctf, dump, images, rotations, shifts, stack
 
 N, D, N_TRAINED = 80, 24, 50

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from lightning_modules.altered_inputs import ConsistentMetadata, RotatedInput
 from lightning_modules.augmented_input import AugmentedInput
-from lightning_modules.digits import PlainImages
 from lightning_modules.encoder_inputs import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particles import Particles
+from lightning_modules.particles.digits import PlainImages
+from lightning_modules.particles.particles import Particles
 from tests.particle_sets import images
 from tests.small_models import cryo_vae, particles_in, train, trainer
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lightning_modules.errors import InputError
-from lightning_modules.particle_files import ParticleFiles
-from lightning_modules.particles import load_particles
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.particles import load_particles
 from tests import particle_sets
 from tests.particle_sets import D, N, dump, images, particle_set, rotations, shifts, stack
 from tests.test_particles import cs, star, star_30
@@ -370,7 +370,7 @@ def test_full_disk_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_cheap_checks_come_before_images_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_modules import particles
+    from lightning_modules.particles import particles
 
     monkeypatch.setattr(particles.Preprocessing, "open", lambda *_: pytest.fail("images were opened"))
     with pytest.raises(InputError):

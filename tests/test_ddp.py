@@ -26,7 +26,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import RandomLatents
 from lightning_modules.optimization.data_parallel import Alone, Team
 from lightning_modules.optimization.joined_adam import LARGE
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 from tests.small_models import cryo_vae, particles_in, train, weights
 from tests.test_resume import assert_equal, checkpoint_of, stopped_after
 from tests.tiny import SETTINGS

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.digit_metrics import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.metrics import knn_class_accuracy
-from lightning_modules.digits import SklearnDigits
+from lightning_modules.particles.digits import SklearnDigits
 
 DIGIT = np.repeat(np.arange(10), 30)
 RNG = np.random.default_rng(0)

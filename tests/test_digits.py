@@ -6,9 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from lightning_modules.altered_inputs import ShiftedInput
-from lightning_modules.digits import Digits, Mnist, SklearnDigits
 from lightning_modules.encoder_inputs import IdentityInput, NoiseTwin, PermutedTwin
 from lightning_modules.errors import InputError
+from lightning_modules.particles.digits import Digits, Mnist, SklearnDigits
 
 
 def prepared(encoder_input, digits: Digits, seed: int = 0):

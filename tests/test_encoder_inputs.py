@@ -18,7 +18,7 @@ from lightning_modules.encoder_inputs import (
 )
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particles import Particles, load_particles
+from lightning_modules.particles.particles import Particles, load_particles
 from tests.small_models import SpyLatents, cryo_vae, particles_in, train
 
 N, D = 40, 32

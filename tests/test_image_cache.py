@@ -18,11 +18,11 @@ import torch
 from experiments.building import particles_of
 from experiments.configs import check, compose, identity
 from experiments.disk_errors import told_in_one_line
-from lightning_modules import image_cache
 from lightning_modules.errors import InputError
 from lightning_modules.files import image_stacks
-from lightning_modules.particle_files import ParticleFiles
-from lightning_modules.particles import Particles, load_particles
+from lightning_modules.particles import image_cache
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.particles import Particles, load_particles
 from tests.particle_sets import D, N, images, particle_set, stack
 from tests.test_disk_errors import files_of_at_most
 

@@ -22,7 +22,7 @@ from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseT
 from lightning_modules.latent_inits import ConstantLatents
 from lightning_modules.optimization.minibatches import Block, EpochBlocks
 from lightning_modules.optimization.row_adam import RowAdam
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 from tests.small_models import cryo_vae, particles_in
 
 # What makes a processor wait for its GPU: reading a value, or learning a size from values.

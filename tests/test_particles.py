@@ -16,8 +16,8 @@ from cryodrgn.lattice import Lattice
 from cryodrgn.mrcfile import write_mrc
 from cryodrgn.pose import PoseTracker
 
-from lightning_modules.particle_files import ParticleFiles
-from lightning_modules.particles import Particles, load_particles
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.particles import Particles, load_particles
 from tests import particle_sets
 from tests.particle_sets import D, N, dump, images, particle_set, rotations, shifts, stack
 

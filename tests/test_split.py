@@ -6,9 +6,9 @@ import pytest
 from experiments.building import heldout_particles_of, particles_of
 from experiments.configs import check, compose
 from lightning_modules.errors import InputError
-from lightning_modules.particle_files import ParticleFiles
-from lightning_modules.particles import load_particles
-from lightning_modules.split import Split
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.particles import load_particles
+from lightning_modules.particles.split import Split
 from tests.particle_sets import ctf, dump, images, particle_set, rotations, shifts, stack
 
 

@@ -24,7 +24,7 @@ from lightning_modules.latents import AmortizedEncoder
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.observed import Observed
-from lightning_modules.particles import Particles
+from lightning_modules.particles.particles import Particles
 
 CHUNK = 256
 LONG_AFTER = 1 << 40  # particles seen: a schedule of beta has come to its end

@@ -14,7 +14,7 @@ from experiments.report.page import policy, template
 from experiments.report.pictures import Picture, encode, named, read
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.files.cryodrgn_folder import Folder
-from lightning_modules.particle_files import ParticleFiles
+from lightning_modules.particles.particle_files import ParticleFiles
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH_PX = 1100

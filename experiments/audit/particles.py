@@ -12,8 +12,10 @@ from experiments.audit.settings import Settings
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.image_stacks import inspect
-from lightning_modules.particle_files import ParticleFiles, ParticleSource, read_selection
-from lightning_modules.split import Some
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.selection import read_selection
+from lightning_modules.particles.sources import ParticleSource
+from lightning_modules.particles.split import Some
 
 
 @dataclass(frozen=True)

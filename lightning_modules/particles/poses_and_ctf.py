@@ -22,7 +22,8 @@ from lightning_modules.files.star_and_cs import (
     star_ctf,
     star_poses,
 )
-from lightning_modules.particle_files import ParticleFiles, Selection
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.selection import Selection
 
 logger = logging.getLogger(__name__)
 

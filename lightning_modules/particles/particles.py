@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules import image_cache
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import Inventory, StackReader, inspect
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.particle_files import ParticleFiles, read_labels, read_selection
-from lightning_modules.poses_and_ctf import read_ctf, read_poses
-from lightning_modules.preprocessing import Preprocessing
+from lightning_modules.particles import image_cache
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.poses_and_ctf import read_ctf, read_poses
+from lightning_modules.particles.preprocessing import Preprocessing
+from lightning_modules.particles.selection import read_labels, read_selection
 
 RESIDENCIES = ("memory", "disk")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.files import idx_files
-from lightning_modules.split import Split
+from lightning_modules.particles.split import Split
 
 
 class PlainImages(nn.Module):

@@ -1,137 +1,19 @@
-"""Which files make up a particle set, which of its particles are taken, and what is known about them."""
+"""Which particles of a file are taken, and what is known about them."""
 
-import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.image_stacks import PARTICLE_SUFFIXES, check_file
 from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.files.safe_numpy import load_npy, load_npz
 from lightning_modules.files.safe_pickle import load_arrays
-from lightning_modules.split import Part
+from lightning_modules.particles.particle_files import ParticleFiles
 
-if TYPE_CHECKING:
-    from lightning_modules.particles import Particles
-
-ARRAY_SUFFIXES = (".pkl", ".npz", ".star", ".cs")
-INDEX_SUFFIXES = (".pkl", ".npy", ".npz", ".txt")
 LABELS = {"state": "int64", "hinge_rad": "float64"}
-
-
-class Normalized(Protocol):
-    """What remembers how images were normalized."""
-
-    @property
-    def norm(self) -> tuple[float, float]:
-        """Mean and std that normalized the Hartley transforms."""
-
-
-class ParticleSource:
-    """A choice of the slot ``data`` that ends in files of cryoDRGN's formats."""
-
-    def particle_files(self) -> "ParticleFiles":
-        """Return the files, made first where they have to be."""
-        raise NotImplementedError
-
-    def load(
-        self,
-        residency: str = "memory",
-        cache_dir: str | Path = "cache",
-        split: Part | None = None,
-        like: Normalized | None = None,
-        cache_images: bool = False,
-    ) -> "Particles":
-        """Read the particles and preprocess their images; see ``particles.load_particles``.
-
-        Args:
-            residency: "memory" or "disk".
-            cache_dir: folder for residency "disk", and for ``cache_images``.
-            split: take one side of it; None: all.
-            like: what a model was trained on, whose norm is taken over; None: these have their own.
-            cache_images: keep preprocessed images in a file, and find them there.
-        """
-        from lightning_modules.particles import load_particles
-
-        files = dataclasses.replace(self.particle_files(), split=split)
-        norm = None if like is None else like.norm
-        return load_particles(files, residency, cache_dir, norm=norm, cache_images=cache_images)
-
-
-@dataclass(frozen=True)
-class ParticleFiles(ParticleSource):
-    """A particle set in cryoDRGN's formats, and how its images are read.
-
-    Attributes:
-        particles: .mrcs, .mrc, .star, .cs or .txt list of stacks.
-        poses: .pkl of cryoDRGN, .npz with rotations (N, 3, 3) and shifts (N, 2, fractions of the box), .star
-            or .cs. None takes them from ``particles`` where that is a .star or .cs.
-        ctf: .pkl of cryoDRGN, .npz with ctf_params (N, 9), .star or .cs. None: images without a CTF.
-        labels: .npz with the known ``state`` (N,) or ``hinge_rad`` (N,) of simulated particles.
-        ind: .pkl, .npy, .npz or .txt of indices, from 0: the particles to take, in this order.
-        datadir: folder of the stacks that a .star or .cs names; None for the folder of that file.
-        invert: multiply the images by -1, as ``cryodrgn train_vae`` does unless told ``--uninvert-data``.
-        window: multiply the images by a soft circular window in real space.
-        window_r: radius at which the window starts to fall, as a fraction of half the box.
-        n_particles: take only the first so many (of those selected by ``ind``).
-        pixel_size_angstrom: of the images, where no file says it.
-        split: take only one side of a split into training and held-out particles, of those left by all else.
-    """
-
-    particles: str
-    poses: str | None = None
-    ctf: str | None = None
-    labels: str | None = None
-    ind: str | None = None
-    datadir: str | None = None
-    invert: bool = False
-    window: bool = True
-    window_r: float = 0.85
-    n_particles: int | None = None
-    pixel_size_angstrom: float | None = None
-    split: Part | None = None
-
-    def particle_files(self) -> "ParticleFiles":
-        """Return the set itself: data slots that make their files first return what they made."""
-        return self
-
-    def checked(self) -> "ParticleFiles":
-        """Return a copy with absolute paths, all of which exist, and values within their ranges.
-
-        Raises:
-            InputError: a missing file, an unknown extension, no poses, or a value out of range.
-        """
-        paths = {"particles": PARTICLE_SUFFIXES, "poses": ARRAY_SUFFIXES, "ctf": ARRAY_SUFFIXES}
-        paths |= {"labels": (".npz",), "ind": INDEX_SUFFIXES}
-        found: dict[str, Any] = {}
-        for key, suffixes in paths.items():
-            if (path := getattr(self, key)) is not None:
-                found[key] = str(check_file(_absolute(path), suffixes, f"data.{key}"))
-        if self.datadir is not None:
-            found["datadir"] = _absolute(self.datadir)
-            if not Path(found["datadir"]).is_dir():
-                raise InputError(f"data.datadir: no folder {found['datadir']}; check the path")
-        if self.poses is None:
-            if Path(self.particles).suffix not in (".star", ".cs"):
-                raise InputError("data.poses is not set: poses are required; give a poses.pkl, .star or .cs")
-            found["poses"] = found["particles"]
-        if not 0 < self.window_r <= 0.99:
-            raise InputError(
-                f"data.window_r={self.window_r}: expected a fraction of half the box, above 0 and up to 0.99"
-            )
-        if self.pixel_size_angstrom is not None and not 0 < self.pixel_size_angstrom < np.inf:
-            raise InputError(f"data.pixel_size_angstrom={self.pixel_size_angstrom}: expected A/px above 0")
-        return dataclasses.replace(self, **found)
-
-
-def _absolute(path: str) -> str:
-    # Not resolve(): a link to a stack keeps the name, and the folder, that the user gave it.
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100
 
 
 @dataclass(frozen=True, eq=False)
