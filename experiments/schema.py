@@ -33,7 +33,7 @@ PE_TYPES = ("geom_lowf", "geom_ft", "geom_full", "geom_nohighf", "linear_lowf", 
 
 @dataclass
 class SimulatedData:
-    """conf/data/simulated.yaml: see lightning_modules.simulated.SimulatedParticles."""
+    """conf/data/simulated.yaml: see lightning_modules.simulation.particles.SimulatedParticles."""
 
     _target_: str = MISSING
     name: str = key("part of the run's folder")

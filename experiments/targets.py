@@ -14,6 +14,7 @@ MOVED: dict[str, str] = {
     "lightning_modules.digits.SklearnDigits": "lightning_modules.particles.digits.SklearnDigits",
     "lightning_modules.empiar10076.Empiar10076Files": "lightning_modules.particles.sources.Empiar10076Files",
     "lightning_modules.particle_files.ParticleFiles": "lightning_modules.particles.sources.ParticlesFromFiles",
+    "lightning_modules.simulated.SimulatedParticles": "lightning_modules.simulation.particles.SimulatedParticles",
 }
 _EARLIER = {now: before for before, now in MOVED.items()}
 

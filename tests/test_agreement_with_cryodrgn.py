@@ -18,7 +18,7 @@ from cryodrgn.pose import PoseTracker
 from lightning_modules.elbo import reparameterize
 from lightning_modules.networks.slice_decoder import PE_TYPES
 from lightning_modules.particles.particles import Particles, load_particles
-from lightning_modules.simulated import SimulatedParticles
+from lightning_modules.simulation.particles import SimulatedParticles
 from tests.particle_sets import dump
 from tests.small_models import LAYERS, WIDTH, ZDIM, cryo_vae, cryodrgn_vae, particles_in, train
 

@@ -21,8 +21,8 @@ from lightning_modules.encoder_inputs import EncoderInput, IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particles import Particles
-from lightning_modules.simulated import SimulatedParticles
-from lightning_modules.simulated_stack import clean_image, draw
+from lightning_modules.simulation.particles import SimulatedParticles
+from lightning_modules.simulation.stack import clean_image, draw
 from tests.particle_sets import images, stack
 from tests.small_models import SpyLatents, cryo_vae, particles_in
 

@@ -24,7 +24,7 @@ from experiments.fsc import (
     spherical_mask,
     volume_diversity,
 )
-from lightning_modules.simulated import SimulatedParticles
+from lightning_modules.simulation.particles import SimulatedParticles
 
 D = 24
 MOST = (D / 2 - 1) / D

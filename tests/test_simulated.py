@@ -18,11 +18,11 @@ from cryodrgn.mrcfile import parse_mrc
 from cryodrgn.pose import PoseTracker
 from cryodrgn.source import ImageSource
 
-from lightning_modules import simulated
-from lightning_modules.assembly import ATOM_SIGMA_ANGSTROM, BOX_ANGSTROM, STATES, atom_positions
 from lightning_modules.errors import InputError
-from lightning_modules.simulated import SimulatedParticles
-from lightning_modules.simulated_stack import FILES, clean_image, draw, write
+from lightning_modules.simulation import particles
+from lightning_modules.simulation.assembly import ATOM_SIGMA_ANGSTROM, BOX_ANGSTROM, STATES, atom_positions
+from lightning_modules.simulation.particles import SimulatedParticles
+from lightning_modules.simulation.stack import FILES, clean_image, draw, write
 
 NO_SHIFT = np.zeros(2, dtype=np.float32)
 
@@ -266,7 +266,7 @@ def test_files_are_made_once(small, monkeypatch):
         calls.append(args)
         write(*args)
 
-    monkeypatch.setattr(simulated, "write", counted)
+    monkeypatch.setattr(particles, "write", counted)
     threads = [threading.Thread(target=small.ensure) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -282,7 +282,7 @@ def test_a_failed_build_leaves_nothing_and_can_be_repeated(small, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(simulated, "write", fails)
+        patch.setattr(particles, "write", fails)
         with pytest.raises(KeyboardInterrupt):
             small.ensure()
     assert [path for path in small.folder.parent.iterdir() if path.is_dir()] == []

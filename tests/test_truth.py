@@ -20,7 +20,7 @@ from experiments.truth import (
     truth_metrics,
     volume_metrics,
 )
-from lightning_modules.simulated import SimulatedParticles
+from lightning_modules.simulation.particles import SimulatedParticles
 
 N, ZDIM, D = 400, 8, 16
 MOST = (D / 2 - 1) / D

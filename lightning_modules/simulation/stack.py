@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from lightning_modules.assembly import ATOM_SIGMA_ANGSTROM, STATES, atom_positions
-from lightning_modules.projection import ctf, image, spectrum
+from lightning_modules.simulation.assembly import ATOM_SIGMA_ANGSTROM, STATES, atom_positions
+from lightning_modules.simulation.projection import ctf, image, spectrum
 
 if TYPE_CHECKING:
-    from lightning_modules.simulated import SimulatedParticles
+    from lightning_modules.simulation.particles import SimulatedParticles
 
 FORMAT_VERSION = 2
 """Part of the cache key: raise it when the numbers change for the same settings."""

@@ -15,18 +15,18 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from lightning_modules.assembly import (
+from lightning_modules.errors import InputError
+from lightning_modules.particles.particle_files import ParticleFiles
+from lightning_modules.particles.sources import ParticleSource
+from lightning_modules.simulation.assembly import (
     ATOM_SIGMA_ANGSTROM,
     BOX_ANGSTROM,
     STATES,
     atom_positions,
     radius_angstrom,
 )
-from lightning_modules.errors import InputError
-from lightning_modules.particles.particle_files import ParticleFiles
-from lightning_modules.particles.sources import ParticleSource
-from lightning_modules.projection import density
-from lightning_modules.simulated_stack import FILES, FORMAT_VERSION, write
+from lightning_modules.simulation.projection import density
+from lightning_modules.simulation.stack import FILES, FORMAT_VERSION, write
 
 CHUNK_BYTES = 32 * 2**20
 
