@@ -14,7 +14,7 @@ from experiments.configs import NOT_FILES, to_dict
 from experiments.runs import Run
 from experiments.schema import Precision
 from lightning_modules.beta import beta_schedule
-from lightning_modules.encoder_inputs import EncoderInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import regular_file
 from lightning_modules.files.safe_numpy import load_npz, refuse_unpacking

@@ -20,7 +20,7 @@ from experiments.runs import Run
 from experiments.training import latent_metrics, write_latents
 from experiments.truth import volume_metrics
 from experiments.volume_decoder import VolumeDecoder
-from lightning_modules.encoder_inputs import IdentityInput
+from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents import UnknownLatents

@@ -88,7 +88,7 @@ def seen_in_window(n: int, config: Any) -> np.ndarray:
     """Return the particles that a window of training looks at, themselves and their twins."""
     import torch
 
-    from lightning_modules.encoder_inputs import derangement
+    from lightning_modules.encoder_inputs.twins import derangement
     from lightning_modules.optimization.minibatches import EpochBlocks
 
     blocks = iter(EpochBlocks(n, config.batch_size, PER_BLOCK, config.seed, epoch=0))

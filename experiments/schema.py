@@ -95,7 +95,7 @@ class MnistData(DigitsData):
 
 @dataclass
 class EncoderInput:
-    """conf/encoder_input: see lightning_modules.encoder_inputs."""
+    """conf/encoder_input: see lightning_modules.encoder_inputs.encoder_input."""
 
     _target_: str = MISSING
 
@@ -120,7 +120,7 @@ class RotatedEncoderInput(EncoderInput):
 
 @dataclass
 class AugmentedEncoderInput(EncoderInput):
-    """conf/encoder_input/augmented.yaml: see lightning_modules.augmented_input.AugmentedInput."""
+    """conf/encoder_input/augmented.yaml: see lightning_modules.encoder_inputs.augmented.AugmentedInput."""
 
     max_shift_px: float = key("half-width of the shift off the centre, in x and in y", at_least=0)
     turns: bool = key("turn by multiples of 90 degrees")

@@ -9,10 +9,20 @@ from typing import Any
 
 # Where classes were, up to version 0.1.0, and where they are now.
 MOVED: dict[str, str] = {
+    "lightning_modules.altered_inputs.ConsistentMetadata": "lightning_modules.encoder_inputs.altered.ConsistentMetadata",
+    "lightning_modules.altered_inputs.Fill": "lightning_modules.encoder_inputs.altered.Fill",
+    "lightning_modules.altered_inputs.PaperMetadata": "lightning_modules.encoder_inputs.altered.PaperMetadata",
+    "lightning_modules.altered_inputs.RotatedInput": "lightning_modules.encoder_inputs.altered.RotatedInput",
+    "lightning_modules.altered_inputs.ShiftedInput": "lightning_modules.encoder_inputs.altered.ShiftedInput",
+    "lightning_modules.altered_inputs.Wrap": "lightning_modules.encoder_inputs.altered.Wrap",
+    "lightning_modules.augmented_input.AugmentedInput": "lightning_modules.encoder_inputs.augmented.AugmentedInput",
     "lightning_modules.decoder.SliceDecoder": "lightning_modules.networks.slice_decoder.SliceDecoder",
     "lightning_modules.digits.Mnist": "lightning_modules.particles.digits.Mnist",
     "lightning_modules.digits.SklearnDigits": "lightning_modules.particles.digits.SklearnDigits",
     "lightning_modules.empiar10076.Empiar10076Files": "lightning_modules.particles.sources.Empiar10076Files",
+    "lightning_modules.encoder_inputs.IdentityInput": "lightning_modules.encoder_inputs.encoder_input.IdentityInput",
+    "lightning_modules.encoder_inputs.NoiseTwin": "lightning_modules.encoder_inputs.twins.NoiseTwin",
+    "lightning_modules.encoder_inputs.PermutedTwin": "lightning_modules.encoder_inputs.twins.PermutedTwin",
     "lightning_modules.particle_files.ParticleFiles": "lightning_modules.particles.sources.ParticlesFromFiles",
     "lightning_modules.simulated.SimulatedParticles": "lightning_modules.simulation.particles.SimulatedParticles",
 }

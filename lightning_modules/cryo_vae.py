@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lightning_modules.elbo import each_negative_elbo, negative_elbo
-from lightning_modules.encoder_inputs import fetch
+from lightning_modules.encoder_inputs.encoder_input import fetch
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.observed import Observed

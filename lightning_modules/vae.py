@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.elbo import Elbo, reparameterize
-from lightning_modules.encoder_inputs import EncoderInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.latent_inits import Latents
 from lightning_modules.networks.native_library import library, without_native_code
 from lightning_modules.optimization.data_parallel import Alone

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_modules.beta import beta_schedule
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.encoder_inputs import EncoderInput, IdentityInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latent_inits import LatentInit
 from lightning_modules.latents import AmortizedEncoder, LookupTable

@@ -8,7 +8,7 @@ import torch
 from cryodrgn.dataset import ImageDataset
 from torch import Tensor
 
-from lightning_modules.altered_inputs import (
+from lightning_modules.encoder_inputs.altered import (
     AlteredInput,
     ConsistentMetadata,
     Fill,
@@ -17,7 +17,7 @@ from lightning_modules.altered_inputs import (
     ShiftedInput,
     turn_points,
 )
-from lightning_modules.encoder_inputs import EncoderInput, IdentityInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particles import Particles

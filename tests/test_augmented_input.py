@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.altered_inputs import ConsistentMetadata, RotatedInput
-from lightning_modules.augmented_input import AugmentedInput
-from lightning_modules.encoder_inputs import IdentityInput
+from lightning_modules.encoder_inputs.altered import ConsistentMetadata, RotatedInput
+from lightning_modules.encoder_inputs.augmented import AugmentedInput
+from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.digits import PlainImages

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 from experiments.configs import compose
 from experiments.processes import places_of
 from lightning_modules import vae
-from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseTwin
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
+from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import ConstantLatents, LatentInit
 from lightning_modules.optimization.cuda_graph import WARM_UP, Captured

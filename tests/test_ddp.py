@@ -21,7 +21,8 @@ from experiments.configs import compose
 from experiments.fitting import fit
 from experiments.interruption import Interrupted
 from experiments.runs import Run
-from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseTwin
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
+from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
 from lightning_modules.latent_inits import RandomLatents
 from lightning_modules.optimization.data_parallel import Alone, Team

@@ -5,8 +5,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lightning_modules.altered_inputs import ShiftedInput
-from lightning_modules.encoder_inputs import IdentityInput, NoiseTwin, PermutedTwin
+from lightning_modules.encoder_inputs.altered import ShiftedInput
+from lightning_modules.encoder_inputs.encoder_input import IdentityInput
+from lightning_modules.encoder_inputs.twins import NoiseTwin, PermutedTwin
 from lightning_modules.errors import InputError
 from lightning_modules.particles.digits import Digits, Mnist, SklearnDigits
 

@@ -8,14 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.altered_inputs import RotatedInput, ShiftedInput
-from lightning_modules.encoder_inputs import (
-    EncoderInput,
-    IdentityInput,
-    NoiseTwin,
-    PermutedTwin,
-    derangement,
-)
+from lightning_modules.encoder_inputs.altered import RotatedInput, ShiftedInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
+from lightning_modules.encoder_inputs.twins import NoiseTwin, PermutedTwin, derangement
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particles import Particles, load_particles

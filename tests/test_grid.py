@@ -52,7 +52,7 @@ def test_a_frozen_table_is_bit_equal_after_training(house, exp):
 def test_the_z_written_is_the_z_of_what_was_trained(house):
     """A table's rows; for a twin run, the encoding of the twin and not of the image itself."""
     from experiments.building import particles_of, trained_model
-    from lightning_modules.encoder_inputs import IdentityInput
+    from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 
     table = tiny(house, "+exp=vlt_random")
     model = trained_model(table, particles_of(table.config))

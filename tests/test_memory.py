@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.encoder_inputs import fetch
+from lightning_modules.encoder_inputs.encoder_input import fetch
 from lightning_modules.files.mapped import _mapped, _MappedFile, map_floats
 
 

@@ -79,7 +79,7 @@ def test_an_input_error_is_not_hidden_by_the_one_that_caused_it() -> None:
 
 def test_an_input_error_inside_of_hydras_is_what_counts() -> None:
     with pytest.raises(Exception) as raised:
-        instantiate({"_target_": "lightning_modules.altered_inputs.RotatedInput", "clockwise_deg": 45})
+        instantiate({"_target_": "lightning_modules.encoder_inputs.altered.RotatedInput", "clockwise_deg": 45})
     assert not isinstance(raised.value, InputError)
     assert one_line(raised.value) == "encoder_input.clockwise_deg=45: expected a multiple of 90"
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from experiments.altered_particles import summarize, table_of
 from experiments.audit.model import AuditedVAE
 from experiments.inference import ElboTerms, PosteriorSearch, elbo_terms
-from lightning_modules.altered_inputs import ConsistentMetadata, RotatedInput, ShiftedInput
-from lightning_modules.encoder_inputs import EncoderInput, IdentityInput, NoiseTwin, derangement
+from lightning_modules.encoder_inputs.altered import ConsistentMetadata, RotatedInput, ShiftedInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
+from lightning_modules.encoder_inputs.twins import NoiseTwin, derangement
 from lightning_modules.latent_inits import Latents
 
 Floats = NDArray[np.float64]

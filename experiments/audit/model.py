@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from experiments.audit.settings import Settings
 from lightning_modules.beta import beta_schedule
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.encoder_inputs import IdentityInput
+from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.safe_numpy import refuse_unpacking

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_modules.encoder_inputs import EncoderInput
+from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.optimization.minibatches import generator_of

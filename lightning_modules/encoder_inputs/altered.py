@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.encoder_inputs import PreparedImages
+from lightning_modules.encoder_inputs.encoder_input import PreparedImages
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particles import Particles
