@@ -9,7 +9,7 @@ from experiments.building import particles_of, same_particles, split_of, trained
 from experiments.runs import Run
 from experiments.training import write_latents
 from lightning_modules.errors import InputError
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
 
 
 class AmortizationTest:

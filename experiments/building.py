@@ -18,7 +18,7 @@ from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import regular_file
 from lightning_modules.files.safe_numpy import load_npz, refuse_unpacking
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.split import Split
 from lightning_modules.vae import VAE
 

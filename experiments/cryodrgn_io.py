@@ -22,8 +22,8 @@ from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.files.atomic import link_atomically, write_atomically
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.files.safe_pickle import load_arrays
-from lightning_modules.latent_inits import Latents
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.selection import Selection, read_selection
 

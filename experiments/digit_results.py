@@ -16,8 +16,8 @@ from experiments.latent_maps import LatentMap
 from experiments.particle_results import Made
 from experiments.runs import Run
 from lightning_modules.digit_vae import DigitVAE
-from lightning_modules.latent_inits import Latents
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.table_init import Latents
 
 PAPERS_BATCH = 128  # the paper's losses are sums over a batch
 LOSSES = ("loss/total", "loss/reconstruction", "loss/kl")

@@ -22,8 +22,8 @@ from experiments.particle_results import Made
 from experiments.runs import Run
 from experiments.training import Train
 from lightning_modules.files.atomic import write_atomically
-from lightning_modules.latent_inits import Latents
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae import VAE
 
 

@@ -23,7 +23,7 @@ from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import inspect
-from lightning_modules.latents import UnknownLatents
+from lightning_modules.latents.encoder import UnknownLatents
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.sources import ParticleSource
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_modules.elbo import Elbo, reparameterize
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
 from lightning_modules.optimization.observed import Observed
 from lightning_modules.vae import VAE

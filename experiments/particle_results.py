@@ -14,7 +14,7 @@ from experiments.reconstructions import RECONSTRUCTIONS, reconstruct, write_reco
 from experiments.runs import Run
 from experiments.truth import volume_metrics
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 
 
 class Made(NamedTuple):

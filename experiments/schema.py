@@ -184,7 +184,7 @@ class Results:
 
 @dataclass
 class EncoderLatents:
-    """conf/latents/encoder.yaml: see lightning_modules.latents.AmortizedEncoder."""
+    """conf/latents/encoder.yaml: see lightning_modules.latents.encoder.AmortizedEncoder."""
 
     _target_: str = MISSING
     _partial_: bool = True
@@ -195,7 +195,7 @@ class EncoderLatents:
 
 @dataclass
 class TableLatents:
-    """conf/latents/lookup_table.yaml: see lightning_modules.latents.LookupTable."""
+    """conf/latents/lookup_table.yaml: see lightning_modules.latents.lookup_table.LookupTable."""
 
     _target_: str = MISSING
     _partial_: bool = True

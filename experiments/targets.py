@@ -23,6 +23,13 @@ MOVED: dict[str, str] = {
     "lightning_modules.encoder_inputs.IdentityInput": "lightning_modules.encoder_inputs.encoder_input.IdentityInput",
     "lightning_modules.encoder_inputs.NoiseTwin": "lightning_modules.encoder_inputs.twins.NoiseTwin",
     "lightning_modules.encoder_inputs.PermutedTwin": "lightning_modules.encoder_inputs.twins.PermutedTwin",
+    "lightning_modules.latent_inits.ConstantLatents": "lightning_modules.latents.table_init.ConstantLatents",
+    "lightning_modules.latent_inits.PermutedLatents": "lightning_modules.latents.table_init.PermutedLatents",
+    "lightning_modules.latent_inits.PretrainedLatents": "lightning_modules.latents.table_init.PretrainedLatents",
+    "lightning_modules.latent_inits.RandomClusters": "lightning_modules.latents.table_init.RandomClusters",
+    "lightning_modules.latent_inits.RandomLatents": "lightning_modules.latents.table_init.RandomLatents",
+    "lightning_modules.latents.AmortizedEncoder": "lightning_modules.latents.encoder.AmortizedEncoder",
+    "lightning_modules.latents.LookupTable": "lightning_modules.latents.lookup_table.LookupTable",
     "lightning_modules.particle_files.ParticleFiles": "lightning_modules.particles.sources.ParticlesFromFiles",
     "lightning_modules.simulated.SimulatedParticles": "lightning_modules.simulation.particles.SimulatedParticles",
 }

@@ -16,7 +16,7 @@ from experiments.particle_results import Made
 from experiments.runs import Run
 from experiments.truth import truth_metrics
 from lightning_modules.files.atomic import write_atomically
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae import VAE
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.elbo import bernoulli_negative_elbo, each_bernoulli_negative_elbo
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks.residual_mlp import ACTIVATIONS, matmul_dtype, residual_mlp
 from lightning_modules.optimization.observed import Observed
 from lightning_modules.particles.digits import Digits, PlainImages

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.native_library import library, without_native_code
 from lightning_modules.optimization.data_parallel import Alone
 from lightning_modules.optimization.freed_memory import keep_freed_memory

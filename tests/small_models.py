@@ -15,8 +15,9 @@ from lightning_modules.beta import beta_schedule
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.latent_inits import LatentInit
-from lightning_modules.latents import AmortizedEncoder, LookupTable
+from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.lookup_table import LookupTable
+from lightning_modules.latents.table_init import LatentInit
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.minibatches import ParticleBlocks
 from lightning_modules.particles.particles import Particles, load_particles

@@ -9,7 +9,7 @@ import torch
 
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.elbo import kl_divergence
-from lightning_modules.latent_inits import ConstantLatents, RandomLatents
+from lightning_modules.latents.table_init import ConstantLatents, RandomLatents
 from lightning_modules.optimization.minibatches import EpochBlocks, ParticleBlocks, generator_of
 from lightning_modules.particles.particles import Particles
 from tests.small_models import cryo_vae, particles_in, train, trainer, weights

@@ -21,7 +21,7 @@ from lightning_modules import vae
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
-from lightning_modules.latent_inits import ConstantLatents, LatentInit
+from lightning_modules.latents.table_init import ConstantLatents, LatentInit
 from lightning_modules.optimization.cuda_graph import WARM_UP, Captured
 from tests.small_models import cryo_vae, particles_in, train, weights
 from tests.tiny import tiny

@@ -29,7 +29,7 @@ from experiments.building import model_of
 from experiments.configs import check, compose
 from experiments.cryodrgn_io import export
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import load_particles
 from tests.particle_sets import D, N, ctf, dump, particle_set, rotations, shifts

@@ -24,7 +24,7 @@ from experiments.runs import Run
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
-from lightning_modules.latent_inits import RandomLatents
+from lightning_modules.latents.table_init import RandomLatents
 from lightning_modules.optimization.data_parallel import Alone, Team
 from lightning_modules.optimization.joined_adam import LARGE
 from lightning_modules.particles.particles import Particles

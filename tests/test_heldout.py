@@ -12,7 +12,7 @@ from experiments.heldout import Inferred, metrics_of
 from experiments.inference import ElboTerms, elbo_terms
 from experiments.neighbours import accuracy_elsewhere, vote
 from experiments.runs import execute
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from tests.tiny import SETTINGS, tiny
 
 DIGITS = ("data.n_particles=40", "trainer.max_epochs=2", "trainer.accelerator=cpu", "decoder.width=16")

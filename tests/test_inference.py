@@ -7,7 +7,7 @@ from torch import nn
 
 from experiments.inference import PosteriorSearch, elbo_terms
 from lightning_modules.elbo import each_negative_elbo, kl_divergence, negative_elbo
-from lightning_modules.latent_inits import ConstantLatents, Latents
+from lightning_modules.latents.table_init import ConstantLatents, Latents
 from lightning_modules.particles.particles import Particles
 from tests.small_models import ZDIM, cryo_vae, particles_in
 

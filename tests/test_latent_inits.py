@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lightning_modules.errors import InputError
-from lightning_modules.latent_inits import (
+from lightning_modules.latents.lookup_table import LookupTable
+from lightning_modules.latents.table_init import (
     ConstantLatents,
     LatentInit,
     Latents,
@@ -14,7 +15,6 @@ from lightning_modules.latent_inits import (
     RandomClusters,
     RandomLatents,
 )
-from lightning_modules.latents import LookupTable
 
 N, ZDIM = 50_000, 8
 

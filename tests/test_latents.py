@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lightning_modules.cryo_vae import CryoVAE
-from lightning_modules.latent_inits import ConstantLatents, RandomLatents
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.table_init import ConstantLatents, RandomLatents
 from lightning_modules.optimization.minibatches import EpochBlocks
 from lightning_modules.particles.particles import Particles
 from tests.small_models import LAYERS, WIDTH, ZDIM, cryo_vae, particles_in, train, weights

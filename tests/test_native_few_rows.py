@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from experiments.building import untrained_model
 from experiments.configs import check, compose
 from experiments.runs import Run
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks import native_few_rows
 from lightning_modules.networks.native_few_rows import MOST_ROWS
 from lightning_modules.networks.native_library import without_native_code

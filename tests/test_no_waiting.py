@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin, PermutedTwin
-from lightning_modules.latent_inits import ConstantLatents
+from lightning_modules.latents.table_init import ConstantLatents
 from lightning_modules.optimization.minibatches import Block, EpochBlocks
 from lightning_modules.optimization.row_adam import RowAdam
 from lightning_modules.particles.particles import Particles

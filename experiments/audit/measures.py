@@ -23,7 +23,7 @@ from experiments.inference import ElboTerms, PosteriorSearch, elbo_terms
 from lightning_modules.encoder_inputs.altered import ConsistentMetadata, RotatedInput, ShiftedInput
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin, derangement
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 
 Floats = NDArray[np.float64]
 N_RESAMPLED = 2000

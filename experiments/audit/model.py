@@ -19,8 +19,8 @@ from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.safe_numpy import refuse_unpacking
 from lightning_modules.files.safe_pickle import load_each
 from lightning_modules.image_formation import ImageFormation
-from lightning_modules.latent_inits import Latents
-from lightning_modules.latents import AmortizedEncoder
+from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.observed import Observed

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 
 EXACT, NEARLY = 0.01, 0.1  # of the spread: rounding of another processor; another version's details
 

@@ -28,7 +28,7 @@ from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.image_stacks import inspect
-from lightning_modules.latent_inits import Latents
+from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particles import load_particles
 
 logger = logging.getLogger(__name__)
