@@ -13,14 +13,14 @@ from torch import nn
 from experiments.configs import NOT_FILES, to_dict
 from experiments.runs import Run
 from experiments.schema import Precision
-from lightning_modules.beta import beta_schedule
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import regular_file
 from lightning_modules.files.safe_numpy import load_npz, refuse_unpacking
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.split import Split
-from lightning_modules.vae import VAE
+from lightning_modules.vae.beta_schedule import beta_schedule
+from lightning_modules.vae.vae import VAE
 
 
 def particles_of(config: DictConfig, split: Split | None = None) -> Any:

@@ -18,7 +18,6 @@ import yaml
 from omegaconf import DictConfig
 from torch import Tensor
 
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.files.atomic import link_atomically, write_atomically
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.files.safe_pickle import load_arrays
@@ -26,6 +25,7 @@ from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.selection import Selection, read_selection
+from lightning_modules.vae.cryo_vae import CryoVAE
 
 logger = logging.getLogger(__name__)
 

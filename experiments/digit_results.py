@@ -15,9 +15,9 @@ from experiments.digit_metrics import APART, MIXED, DigitReader, accuracy_of_dig
 from experiments.latent_maps import LatentMap
 from experiments.particle_results import Made
 from experiments.runs import Run
-from lightning_modules.digit_vae import DigitVAE
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
+from lightning_modules.vae.digit_vae import DigitVAE
 
 PAPERS_BATCH = 128  # the paper's losses are sums over a batch
 LOSSES = ("loss/total", "loss/reconstruction", "loss/kl")

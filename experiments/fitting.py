@@ -18,7 +18,7 @@ from experiments.processes import Place, places_of, team_of, without_hints
 from experiments.runs import Run
 from lightning_modules.optimization.data_parallel import Alone, Team
 from lightning_modules.optimization.minibatches import ParticleBlocks
-from lightning_modules.vae import VAE
+from lightning_modules.vae.vae import VAE
 
 logger = logging.getLogger(__name__)
 

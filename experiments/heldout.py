@@ -15,7 +15,6 @@ import torch
 from experiments.building import heldout_particles_of
 from experiments.figures_heldout import HELDOUT
 from experiments.hardware import best_device
-from experiments.inference import ElboTerms, PosteriorSearch, elbo_terms
 from experiments.metrics import knn_class_accuracy, largest_class_fraction
 from experiments.neighbours import accuracy_elsewhere
 from experiments.particle_results import Made
@@ -24,7 +23,8 @@ from experiments.training import Train
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
-from lightning_modules.vae import VAE
+from lightning_modules.vae.posterior_search import ElboTerms, PosteriorSearch, elbo_terms
+from lightning_modules.vae.vae import VAE
 
 
 class Inferred(NamedTuple):

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from experiments import cryodrgn_io, figures, loggers, volumes
 from experiments.building import described_data, model_around
 from experiments.hardware import best_device
-from experiments.inference import PosteriorSearch, elbo_terms
 from experiments.runs import Run
 from experiments.training import latent_metrics, write_latents
 from experiments.truth import volume_metrics
@@ -26,6 +25,7 @@ from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents.encoder import UnknownLatents
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.sources import ParticleSource
+from lightning_modules.vae.posterior_search import PosteriorSearch, elbo_terms
 
 logger = logging.getLogger(__name__)
 

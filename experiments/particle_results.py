@@ -13,8 +13,8 @@ from experiments.building import described_data
 from experiments.reconstructions import RECONSTRUCTIONS, reconstruct, write_reconstructions
 from experiments.runs import Run
 from experiments.truth import volume_metrics
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.latents.table_init import Latents
+from lightning_modules.vae.cryo_vae import CryoVAE
 
 
 class Made(NamedTuple):

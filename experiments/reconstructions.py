@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lightning_modules.files.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from lightning_modules.cryo_vae import CryoVAE
+    from lightning_modules.vae.cryo_vae import CryoVAE
 
 RECONSTRUCTIONS = "reconstructions.npz"
 N_SHOWN = 6

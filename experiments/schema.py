@@ -162,7 +162,7 @@ class Decoder(Network):
 
 @dataclass
 class MlpDecoder(Network):
-    """conf/decoder/mlp.yaml: see lightning_modules.digit_vae.MlpDecoder."""
+    """conf/decoder/mlp.yaml: see lightning_modules.vae.digit_vae.MlpDecoder."""
 
     _target_: str = MISSING
 
@@ -332,7 +332,7 @@ class AuditedData:
 
 @dataclass
 class Search:
-    """conf/task/search: see experiments.inference.PosteriorSearch."""
+    """conf/task/search: see lightning_modules.vae.posterior_search.PosteriorSearch."""
 
     _target_: str = MISSING
     steps: int = key("of Adam, for each particle", at_least=1)

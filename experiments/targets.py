@@ -9,6 +9,7 @@ from typing import Any
 
 # Where classes were, up to version 0.1.0, and where they are now.
 MOVED: dict[str, str] = {
+    "experiments.inference.PosteriorSearch": "lightning_modules.vae.posterior_search.PosteriorSearch",
     "lightning_modules.altered_inputs.ConsistentMetadata": "lightning_modules.encoder_inputs.altered.ConsistentMetadata",
     "lightning_modules.altered_inputs.Fill": "lightning_modules.encoder_inputs.altered.Fill",
     "lightning_modules.altered_inputs.PaperMetadata": "lightning_modules.encoder_inputs.altered.PaperMetadata",
@@ -16,7 +17,11 @@ MOVED: dict[str, str] = {
     "lightning_modules.altered_inputs.ShiftedInput": "lightning_modules.encoder_inputs.altered.ShiftedInput",
     "lightning_modules.altered_inputs.Wrap": "lightning_modules.encoder_inputs.altered.Wrap",
     "lightning_modules.augmented_input.AugmentedInput": "lightning_modules.encoder_inputs.augmented.AugmentedInput",
+    "lightning_modules.cryo_vae.CryoVAE": "lightning_modules.vae.cryo_vae.CryoVAE",
     "lightning_modules.decoder.SliceDecoder": "lightning_modules.networks.slice_decoder.SliceDecoder",
+    "lightning_modules.digit_vae.DigitVAE": "lightning_modules.vae.digit_vae.DigitVAE",
+    "lightning_modules.digit_vae.MlpDecoder": "lightning_modules.vae.digit_vae.MlpDecoder",
+    "lightning_modules.digit_vae.MlpEncoder": "lightning_modules.vae.digit_vae.MlpEncoder",
     "lightning_modules.digits.Mnist": "lightning_modules.particles.digits.Mnist",
     "lightning_modules.digits.SklearnDigits": "lightning_modules.particles.digits.SklearnDigits",
     "lightning_modules.empiar10076.Empiar10076Files": "lightning_modules.particles.sources.Empiar10076Files",

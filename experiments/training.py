@@ -17,7 +17,7 @@ from experiments.runs import Run
 from experiments.truth import truth_metrics
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.table_init import Latents
-from lightning_modules.vae import VAE
+from lightning_modules.vae.vae import VAE
 
 
 class Train:

@@ -171,8 +171,8 @@ def _of_training(run: Run, copy: Run, task: Any, stored: Any) -> tuple[dict[str,
     from hydra.utils import instantiate
 
     from experiments.building import particles_of, trained_model
-    from experiments.inference import elbo_terms
     from experiments.training import latent_metrics
+    from lightning_modules.vae.posterior_search import elbo_terms
 
     particles = particles_of(copy.config)
     model = trained_model(run, particles)

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.errors import InputError
 from lightning_modules.networks.slice_decoder import SliceDecoder
+from lightning_modules.vae.cryo_vae import CryoVAE
 
 logger = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from experiments.latent_points import Points, first_particles, kmeans_centres, l
 from experiments.messages import command
 from experiments.runs import Run
 from experiments.volume_decoder import Volume, VolumeDecoder
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.image_formation import ImageFormation
+from lightning_modules.vae.cryo_vae import CryoVAE
 
 INDEX = "index.json"
 

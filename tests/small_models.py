@@ -11,8 +11,6 @@ from cryodrgn.lattice import Lattice
 from cryodrgn.models import HetOnlyVAE
 from torch import Tensor, nn
 
-from lightning_modules.beta import beta_schedule
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latents.encoder import AmortizedEncoder
@@ -21,6 +19,8 @@ from lightning_modules.latents.table_init import LatentInit
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.minibatches import ParticleBlocks
 from lightning_modules.particles.particles import Particles, load_particles
+from lightning_modules.vae.beta_schedule import beta_schedule
+from lightning_modules.vae.cryo_vae import CryoVAE
 from tests.particle_sets import ctf, dump, images, particle_set, rotations, shifts, stack
 
 ZDIM, LAYERS, WIDTH = 4, 2, 64

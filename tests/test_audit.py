@@ -19,11 +19,11 @@ from experiments.audit.reproduced import Reproduced, compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import AMORTIZING, BOTH, MEMORIZING, UNKNOWN, judge
 from experiments.configs import check, compose
-from experiments.inference import ElboTerms
 from experiments.runs import execute
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.particles.particles import load_particles
+from lightning_modules.vae.posterior_search import ElboTerms
 from tests.particle_sets import ctf, dump, images, rotations, shifts, stack
 
 N, D, N_TRAINED = 80, 24, 50

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from cryodrgn.beta_schedule import get_beta_schedule
 
-from lightning_modules.beta import beta_schedule
 from lightning_modules.errors import InputError
+from lightning_modules.vae.beta_schedule import beta_schedule
 from tests.small_models import cryo_vae, particles_in, train
 
 SEEN = (0, 8, 1_000, 199_999, 200_000, 500_000, 800_001, 1_000_000, 3_000_000, 5_000_000, 10_000_000)

@@ -7,11 +7,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.elbo import kl_divergence
 from lightning_modules.latents.table_init import ConstantLatents, RandomLatents
 from lightning_modules.optimization.minibatches import EpochBlocks, ParticleBlocks, generator_of
 from lightning_modules.particles.particles import Particles
+from lightning_modules.vae.cryo_vae import CryoVAE
 from tests.small_models import cryo_vae, particles_in, train, trainer, weights
 
 SIZES = [(1, 8), (7, 8), (8, 8), (9, 8), (100, 8), (101, 1), (64, 16)]

@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 from experiments.configs import compose
 from experiments.processes import places_of
-from lightning_modules import vae
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
 from lightning_modules.latents.table_init import ConstantLatents, LatentInit
 from lightning_modules.optimization.cuda_graph import WARM_UP, Captured
+from lightning_modules.vae import vae
 from tests.small_models import cryo_vae, particles_in, train, weights
 from tests.tiny import tiny
 

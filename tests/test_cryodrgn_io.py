@@ -28,10 +28,10 @@ from omegaconf import DictConfig
 from experiments.building import model_of
 from experiments.configs import check, compose
 from experiments.cryodrgn_io import export
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import load_particles
+from lightning_modules.vae.cryo_vae import CryoVAE
 from tests.particle_sets import D, N, ctf, dump, particle_set, rotations, shifts
 
 PIXEL_SIZE_ANGSTROM = 3.0

@@ -9,9 +9,9 @@ from torch.nn.functional import binary_cross_entropy
 
 from experiments.building import model_of, particles_of
 from experiments.configs import check, compose
-from lightning_modules.digit_vae import DigitVAE
 from lightning_modules.elbo import bernoulli_negative_elbo, kl_divergence
 from lightning_modules.errors import InputError
+from lightning_modules.vae.digit_vae import DigitVAE
 from tests.small_models import train
 
 SMALL = ("data.n_particles=40", "encoder.width=16", "decoder.width=16", "batch_size=16", "precision=float32")

@@ -9,10 +9,10 @@ import torch
 from experiments.building import heldout_particles_of, particles_of, read_latents, trained_model
 from experiments.configs import check, compose
 from experiments.heldout import Inferred, metrics_of
-from experiments.inference import ElboTerms, elbo_terms
 from experiments.neighbours import accuracy_elsewhere, vote
 from experiments.runs import execute
 from lightning_modules.latents.table_init import Latents
+from lightning_modules.vae.posterior_search import ElboTerms, elbo_terms
 from tests.tiny import SETTINGS, tiny
 
 DIGITS = ("data.n_particles=40", "trainer.max_epochs=2", "trainer.accelerator=cpu", "decoder.width=16")

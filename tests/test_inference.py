@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.inference import PosteriorSearch, elbo_terms
 from lightning_modules.elbo import each_negative_elbo, kl_divergence, negative_elbo
 from lightning_modules.latents.table_init import ConstantLatents, Latents
 from lightning_modules.particles.particles import Particles
+from lightning_modules.vae.posterior_search import PosteriorSearch, elbo_terms
 from tests.small_models import ZDIM, cryo_vae, particles_in
 
 N, BETA = 40, 0.25
@@ -96,7 +96,7 @@ def test_one_particles_search_does_not_move_another(particles: Particles, monkey
     model = cryo_vae(particles)
     monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros(*shape))
     together = PosteriorSearch(steps=5)(model, BETA, seed=0)
-    monkeypatch.setattr("experiments.inference.POINTS_ON_CPU", 1)
+    monkeypatch.setattr("lightning_modules.vae.posterior_search.POINTS_ON_CPU", 1)
     alone = PosteriorSearch(steps=5)(model, BETA, seed=0)
     torch.testing.assert_close(together.mu, alone.mu, rtol=1e-3, atol=1e-3)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import ConstantLatents, RandomLatents
 from lightning_modules.optimization.minibatches import EpochBlocks
 from lightning_modules.particles.particles import Particles
+from lightning_modules.vae.cryo_vae import CryoVAE
 from tests.small_models import LAYERS, WIDTH, ZDIM, cryo_vae, particles_in, train, weights
 
 PRECISIONS = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])

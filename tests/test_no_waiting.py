@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin, PermutedTwin
 from lightning_modules.latents.table_init import ConstantLatents
 from lightning_modules.optimization.minibatches import Block, EpochBlocks
 from lightning_modules.optimization.row_adam import RowAdam
 from lightning_modules.particles.particles import Particles
+from lightning_modules.vae.cryo_vae import CryoVAE
 from tests.small_models import cryo_vae, particles_in
 
 # What makes a processor wait for its GPU: reading a value, or learning a size from values.

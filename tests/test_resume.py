@@ -24,8 +24,8 @@ from experiments.configs import compose
 from experiments.fitting import fit
 from experiments.interruption import EXIT_CODE, Interrupted, request_stop
 from experiments.runs import Run, execute
-from lightning_modules import vae
 from lightning_modules.latents.table_init import Latents
+from lightning_modules.vae import vae
 from tests.tiny import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,9 +11,9 @@ from experiments import seeds
 from experiments.configs import check, compose, to_dict
 from experiments.run_folders import DAMAGED, FAILED, FINISHED, UNFINISHED, RunFolder, find
 from experiments.runs import execute
-from lightning_modules.digit_vae import DigitVAE
 from lightning_modules.elbo import Elbo, bernoulli_negative_elbo
 from lightning_modules.errors import InputError
+from lightning_modules.vae.digit_vae import DigitVAE
 from tests.test_mnist_grid import SETTINGS
 
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from experiments.altered_particles import summarize, table_of
 from experiments.audit.model import AuditedVAE
-from experiments.inference import ElboTerms, PosteriorSearch, elbo_terms
 from lightning_modules.encoder_inputs.altered import ConsistentMetadata, RotatedInput, ShiftedInput
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin, derangement
 from lightning_modules.latents.table_init import Latents
+from lightning_modules.vae.posterior_search import ElboTerms, PosteriorSearch, elbo_terms
 
 Floats = NDArray[np.float64]
 N_RESAMPLED = 2000

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from experiments.audit.settings import Settings
-from lightning_modules.beta import beta_schedule
-from lightning_modules.cryo_vae import CryoVAE
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
@@ -25,6 +23,8 @@ from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.observed import Observed
 from lightning_modules.particles.particles import Particles
+from lightning_modules.vae.beta_schedule import beta_schedule
+from lightning_modules.vae.cryo_vae import CryoVAE
 
 CHUNK = 256
 LONG_AFTER = 1 << 40  # particles seen: a schedule of beta has come to its end

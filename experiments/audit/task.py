@@ -19,7 +19,6 @@ from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
 from experiments.building import described_data
 from experiments.hardware import best_device
-from experiments.inference import PosteriorSearch
 from experiments.latent_points import Points
 from experiments.runs import Run
 from experiments.schema import Precision
@@ -30,6 +29,7 @@ from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particles import load_particles
+from lightning_modules.vae.posterior_search import PosteriorSearch
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
 from lightning_modules.optimization.observed import Observed
-from lightning_modules.vae import VAE
+from lightning_modules.vae.vae import VAE
 
 # Decoder's points at a time. On a GPU: a few GB of activations at the paper's width. On a CPU they do not count much.
 POINTS_ON_CPU, POINTS_ON_GPU = 1 << 16, 1 << 19

@@ -8,7 +8,7 @@ from lightning_modules.image_formation import ImageFormation
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.observed import Observed
 from lightning_modules.particles.particles import Particles
-from lightning_modules.vae import VAE
+from lightning_modules.vae.vae import VAE
 
 
 class CryoVAE(VAE):

@@ -8,7 +8,7 @@ from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks.residual_mlp import ACTIVATIONS, matmul_dtype, residual_mlp
 from lightning_modules.optimization.observed import Observed
 from lightning_modules.particles.digits import Digits, PlainImages
-from lightning_modules.vae import VAE
+from lightning_modules.vae.vae import VAE
 
 RENDERED_AT_ONCE = 1024
 
