@@ -4,8 +4,9 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from experiments import altered_particles, figures, loggers
+from experiments import figures, loggers
 from experiments.building import particles_of, same_particles, split_of, trained_model
+from experiments.metrics import altered_particles
 from experiments.runs import Run
 from experiments.training import write_latents
 from lightning_modules.errors import InputError

@@ -99,8 +99,8 @@ def _setting(run: RunFolder) -> Any:
 
 
 def _measure(run: RunFolder, baseline: RunFolder | None) -> Memorized:
-    from experiments.agreement import neighbourhood_overlap, same_latents
     from experiments.building import read_latents
+    from experiments.metrics.agreement import neighbourhood_overlap, same_latents
 
     n_particles = len(read_latents(run.folder).mu)
     overlap = chance = None

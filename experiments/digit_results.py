@@ -11,8 +11,8 @@ from torch import Tensor
 
 from experiments import figures
 from experiments.digit_figures import Row, side_by_side
-from experiments.digit_metrics import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.latent_maps import LatentMap
+from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.particle_results import Made
 from experiments.runs import Run
 from lightning_modules.latents.encoder import AmortizedEncoder

@@ -25,7 +25,7 @@ def pictures_of(folder: Path, *prefixes: str, most: int | None = None, size_px: 
     Raises:
         InputError: a volume is damaged.
     """
-    from experiments.agreement import read_volume
+    from experiments.metrics.agreement import read_volume
     from experiments.surfaces import frame_of, render, threshold_of
 
     paths = [_numbered(folder / "volumes", prefix)[:most] for prefix in prefixes]

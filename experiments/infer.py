@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from experiments import cryodrgn_io, figures, loggers, volumes
 from experiments.building import described_data, model_around
 from experiments.hardware import best_device
+from experiments.metrics.truth import volume_metrics
 from experiments.runs import Run
 from experiments.training import latent_metrics, write_latents
-from experiments.truth import volume_metrics
 from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError

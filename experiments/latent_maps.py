@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.hardware import threads_kept
-from experiments.metrics import drawn
+from experiments.metrics.latents import drawn
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.files.safe_numpy import load_npz

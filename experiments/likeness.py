@@ -40,14 +40,14 @@ def overlap_by_chance(a: RunFolder, b: RunFolder) -> float | None:
 
 def cka(a: RunFolder, b: RunFolder) -> float | None:
     """Return linear CKA: likeness of two z up to rotation and scale."""
-    from experiments.agreement import linear_cka
+    from experiments.metrics.agreement import linear_cka
 
     return _of_latents(a, b, linear_cka, shuffled=False)
 
 
 def cka_by_chance(a: RunFolder, b: RunFolder) -> float | None:
     """Return the same, with the particles of one run out of order."""
-    from experiments.agreement import linear_cka
+    from experiments.metrics.agreement import linear_cka
 
     return _of_latents(a, b, linear_cka, shuffled=True)
 
@@ -75,7 +75,7 @@ def displacement(a: RunFolder, b: RunFolder) -> float | None:
 
     In units of the distance between two random particles, as an altered image's displacement is.
     """
-    from experiments.metrics import displacement_ratio
+    from experiments.metrics.latents import displacement_ratio
 
     return _of_latents(a, b, lambda mu_a, mu_b: displacement_ratio(mu_a, _onto(mu_a, mu_b)), shuffled=False)
 
@@ -85,7 +85,7 @@ def rank(a: RunFolder, b: RunFolder) -> float | None:
 
     The other z is turned and scaled onto the one first.
     """
-    from experiments.metrics import neighbour_rank
+    from experiments.metrics.latents import neighbour_rank
 
     return _of_latents(a, b, lambda mu_a, mu_b: neighbour_rank(mu_a, _onto(mu_a, mu_b)), shuffled=False)
 
@@ -102,7 +102,7 @@ def _onto(mu_a: NDArray[np.float32], mu_b: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def _overlap(mu_a: NDArray[np.float32], mu_b: NDArray[np.float32]) -> float | None:
-    from experiments.agreement import neighbourhood_overlap
+    from experiments.metrics.agreement import neighbourhood_overlap
 
     return neighbourhood_overlap(mu_a, mu_b, k=max(1, round(NEAR * len(mu_a))))
 
@@ -121,7 +121,7 @@ def _of_latents(
 
 def _areas(a: RunFolder, b: RunFolder, shifts: Iterable[int]) -> list[float]:
     """Return areas under the FSC between particle i's volume in one run and particle i + shift's in the other."""
-    from experiments.fsc import fsc_auc, spherical_mask
+    from experiments.metrics.fsc import fsc_auc, spherical_mask
 
     of_a, of_b = _decoded(a.folder), _decoded(b.folder)
     if not of_a or not of_b:  # without weights there are the volumes that the paper shows
@@ -152,7 +152,7 @@ def _decoded(folder: Path) -> list[Volume]:
 @functools.lru_cache(maxsize=64)
 def _stored(folder: Path) -> list[Volume]:
     """Read the volumes of the first six particles; none unless they are all there."""
-    from experiments.agreement import read_volume
+    from experiments.metrics.agreement import read_volume
 
     paths = [folder / "volumes" / f"first_{i + 1}.mrc" for i in range(N_STORED)]
     try:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from experiments import cryodrgn_io, volume_pairs, volumes
 from experiments.building import described_data
+from experiments.metrics.truth import volume_metrics
 from experiments.reconstructions import RECONSTRUCTIONS, reconstruct, write_reconstructions
 from experiments.runs import Run
-from experiments.truth import volume_metrics
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.cryo_vae import CryoVAE
 

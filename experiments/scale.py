@@ -144,8 +144,8 @@ def judging(config: Any, particles: "Particles", folder: Path) -> dict[str, floa
     from experiments.building import described_data
     from experiments.figures_latents import latent_space
     from experiments.latent_maps import principal_map
-    from experiments.metrics import active_dimensions
-    from experiments.truth import truth_metrics
+    from experiments.metrics.latents import active_dimensions
+    from experiments.metrics.truth import truth_metrics
 
     assert particles.labels is not None
     n, rng = len(particles), np.random.default_rng(0)

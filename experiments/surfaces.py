@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from experiments.fsc import spherical_mask
+from experiments.metrics.fsc import spherical_mask
 from experiments.ray_caster import Scene, view_of_box
 
 Volume = NDArray[np.float32]

@@ -11,10 +11,10 @@ from experiments import figures, loggers
 from experiments.building import described_data, same_particles, untrained_model
 from experiments.callbacks import EpochLog
 from experiments.fitting import fit
-from experiments.metrics import active_dimensions
+from experiments.metrics.latents import active_dimensions
+from experiments.metrics.truth import truth_metrics
 from experiments.particle_results import Made
 from experiments.runs import Run
-from experiments.truth import truth_metrics
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.vae import VAE

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.fsc import correlation, fsc_auc, spherical_mask
+from experiments.metrics.fsc import correlation, fsc_auc, spherical_mask
 from experiments.volume_decoder import Volume, VolumeDecoder
 
 Floats = NDArray[np.float64]

@@ -18,10 +18,10 @@ from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.building import particles_of, read_latents, trained_model
-from experiments.fsc import VolumeDiversity, spherical_mask
 from experiments.hardware import best_device
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.messages import command
+from experiments.metrics.fsc import VolumeDiversity, spherical_mask
 from experiments.runs import Run
 from experiments.volume_decoder import Volume, VolumeDecoder
 from lightning_modules.errors import InputError
@@ -120,7 +120,7 @@ def stored(folder: Path) -> dict[str, Volume]:
     Raises:
         InputError: there are none, or one cannot be read.
     """
-    from experiments.agreement import read_volume
+    from experiments.metrics.agreement import read_volume
 
     holding = folder / "volumes" if (folder / "volumes").is_dir() else folder
     found = {path.stem: read_volume(path) for path in sorted(holding.glob("*.mrc"))}

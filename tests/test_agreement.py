@@ -9,10 +9,10 @@ import pytest
 from cryodrgn.mrcfile import write_mrc
 from scipy.stats import spearmanr, special_ortho_group
 
-from experiments import agreement as module
-from experiments.agreement import agreement, information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
 from experiments.configs import compose
-from experiments.fsc import fsc_auc, spherical_mask
+from experiments.metrics import agreement as module
+from experiments.metrics.agreement import agreement, information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
+from experiments.metrics.fsc import fsc_auc, spherical_mask
 from experiments.runs import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically

@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from experiments.altered_particles import summarize, table_of, write
-from experiments.neighbours import vote_of_others
+from experiments.metrics.altered_particles import summarize, table_of, write
+from experiments.metrics.latents import vote_of_others
 
 
 def clusters(n_each: int = 30, n_clusters: int = 3, seed: int = 0):
@@ -43,7 +43,7 @@ def test_what_moves_into_another_class_has_lost_its_own() -> None:
 
 
 def test_summaries_are_those_of_the_metrics_module() -> None:
-    from experiments.metrics import displacement_ratio, neighbour_rank
+    from experiments.metrics.latents import displacement_ratio, neighbour_rank
 
     mu, state = clusters()
     moved = mu + np.random.default_rng(1).normal(scale=30, size=mu.shape)
@@ -72,7 +72,7 @@ def test_a_particle_does_not_vote_on_itself() -> None:
 
 
 def test_a_vote_of_others_is_the_leave_one_out_accuracy_of_the_metrics() -> None:
-    from experiments.metrics import knn_class_accuracy
+    from experiments.metrics.latents import knn_class_accuracy
 
     rng = np.random.default_rng(0)
     mu, state = rng.normal(size=(200, 3)), rng.integers(4, size=200)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.altered_particles import table_of
+from experiments.metrics.altered_particles import table_of
 from lightning_modules.errors import InputError
 from tests.tiny import tiny
 

@@ -30,8 +30,8 @@ def house(tmp_path_factory):
 
 
 def test_twins_are_collected_with_the_baseline_of_the_same_particles(house):
-    from experiments.agreement import neighbourhood_overlap
     from experiments.building import read_latents
+    from experiments.metrics.agreement import neighbourhood_overlap
     from experiments.run_folders import find
 
     few, narrow, wide = capacity.collect([house / "runs"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.digit_metrics import APART, MIXED, DigitReader, accuracy_of_digits
-from experiments.metrics import knn_class_accuracy
+from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
+from experiments.metrics.latents import knn_class_accuracy
 from lightning_modules.particles.digits import SklearnDigits
 
 DIGIT = np.repeat(np.arange(10), 30)

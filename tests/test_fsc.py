@@ -14,7 +14,7 @@ from scipy.stats import ortho_group
 from sklearn.metrics import auc
 from torch import from_numpy
 
-from experiments.fsc import (
+from experiments.metrics.fsc import (
     VolumeDiversity,
     correlation,
     fsc,

@@ -9,7 +9,7 @@ import torch
 from experiments.building import heldout_particles_of, particles_of, read_latents, trained_model
 from experiments.configs import check, compose
 from experiments.heldout import Inferred, metrics_of
-from experiments.neighbours import accuracy_elsewhere, vote
+from experiments.metrics.latents import accuracy_elsewhere, vote
 from experiments.runs import execute
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.posterior_search import ElboTerms, elbo_terms

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import latent_maps
 from experiments.latent_maps import LatentMap, differ, latent_map
-from experiments.metrics import drawn
+from experiments.metrics.latents import drawn
 
 N, ZDIM = 200, 8
 

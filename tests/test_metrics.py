@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import special_ortho_group
 
-from experiments.metrics import (
+from experiments.metrics.latents import (
     active_dimensions,
     displacement_ratio,
     knn_class_accuracy,
@@ -121,7 +121,7 @@ def test_blocks_do_not_change_the_ranks(rng, monkeypatch):
     mu = rng.standard_normal((150, ZDIM))
     moved = mu + rng.standard_normal((150, ZDIM))
     whole = neighbour_ranks(mu, moved)
-    monkeypatch.setattr("experiments.metrics._DISTANCES_AT_ONCE", 150 * 7)
+    monkeypatch.setattr("experiments.metrics.latents._DISTANCES_AT_ONCE", 150 * 7)
     np.testing.assert_array_equal(neighbour_ranks(mu, moved), whole)
 
 

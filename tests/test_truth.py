@@ -9,10 +9,10 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import special_ortho_group
 
-from experiments import agreement, truth
-from experiments.agreement import information_imbalance
-from experiments.fsc import fsc_auc, spherical_mask
-from experiments.truth import (
+from experiments.metrics import agreement, truth
+from experiments.metrics.agreement import information_imbalance
+from experiments.metrics.fsc import fsc_auc, spherical_mask
+from experiments.metrics.truth import (
     class_ari,
     conformations,
     neighbourhood_curve,

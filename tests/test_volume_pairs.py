@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.fsc import correlation, fsc_auc, spherical_mask
+from experiments.metrics.fsc import correlation, fsc_auc, spherical_mask
 from experiments.volume_decoder import VolumeDecoder
 from experiments.volume_pairs import compare, metrics_of
 from tests.small_models import ZDIM, cryo_vae, particles_in

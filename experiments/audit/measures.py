@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.altered_particles import summarize, table_of
 from experiments.audit.model import AuditedVAE
+from experiments.metrics.altered_particles import summarize, table_of
 from lightning_modules.encoder_inputs.altered import ConsistentMetadata, RotatedInput, ShiftedInput
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin, derangement

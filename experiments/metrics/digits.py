@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.metrics import knn_votes
+from experiments.metrics.latents import knn_votes
 
 # The paper's remark on its latent plane (appendix B.1.2): these stand alone, and those run into each other.
 APART, MIXED = (0, 1), (4, 6, 8, 9)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.metrics import displacements, neighbour_ranks
-from experiments.neighbours import vote_of_others
+from experiments.metrics.latents import displacements, neighbour_ranks, vote_of_others
 from lightning_modules.files.atomic import write_atomically
 
 N_CLUSTERS = 20  # cryoDRGN's number of k-means centres (``cryodrgn analyze``)

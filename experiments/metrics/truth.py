@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.agreement import information_imbalance, neighbourhood_overlaps
-from experiments.fsc import matched_fsc_auc, spherical_mask
-from experiments.metrics import (
+from experiments.metrics.agreement import information_imbalance, neighbourhood_overlaps
+from experiments.metrics.fsc import matched_fsc_auc, spherical_mask
+from experiments.metrics.latents import (
     Floats,
     checked,
     drawn,

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.fsc import matched_fsc_auc, spherical_mask
-from experiments.metrics import Floats, Indices, checked, drawn, untied
+from experiments.metrics.fsc import matched_fsc_auc, spherical_mask
+from experiments.metrics.latents import Floats, Indices, checked, drawn, untied
 from experiments.runs import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npz
