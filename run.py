@@ -9,8 +9,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments import schema
-from experiments.hardware import wait_briefly_beside_others
-from experiments.interruption import EXIT_CODE, Interrupted
+from experiments.machine.hardware import wait_briefly_beside_others
+from experiments.machine.signals import EXIT_CODE, Interrupted
 from experiments.messages import one_line
 from experiments.runs import execute
 from experiments.summary import summary

@@ -28,7 +28,7 @@ from experiments.benchmark_machine import (
 )
 from experiments.benchmark_stages import FIRST, Stages, measure_stages, stages_table, started
 from experiments.configs import check, compose
-from experiments.hardware import wait_briefly_beside_others
+from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import Run
 from experiments.terminal import purpose

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.hardware import processor
+from experiments.machine.hardware import processor
 from lightning_modules.files.atomic import write_atomically
 
 LOOK_EVERY_S = 0.05

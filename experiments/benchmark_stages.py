@@ -128,8 +128,8 @@ def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
 def within(settings: Sequence[str]) -> dict[str, float | None]:
     """Time what is done with a model, in this process; its weights do not matter to that."""
     from experiments.building import model_of, particles_of
-    from experiments.hardware import best_device
     from experiments.latent_maps import LatentMap
+    from experiments.machine.hardware import best_device
     from experiments.volume_decoder import VolumeDecoder
 
     config = check(compose(*settings))

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from experiments import interruption
+from experiments.machine import signals
 from experiments.runs import Run
 from lightning_modules.files.atomic import link_atomically, write_atomically
 from lightning_modules.optimization.data_parallel import Alone
@@ -64,11 +64,11 @@ class LastCheckpoint(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals back from Lightning."""
         self.trainer, self.data = trainer, trainer.datamodule  # type: ignore[attr-defined]
-        interruption.take_signals()
+        signals.take_signals()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on there is something to save."""
-        interruption.postpone()
+        signals.postpone()
 
     def after_minibatch(self) -> None:
         """Write if it is time to, and leave if asked to."""
@@ -84,7 +84,7 @@ class LastCheckpoint(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on there is nothing to save."""
         before(self.run.checkpoint).unlink(missing_ok=True)
-        interruption.answer()
+        signals.answer()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -113,4 +113,4 @@ class LastCheckpoint(Callback):
         write_atomically(self.run.checkpoint, write)
         self.written = time.monotonic()
         if self.team.stops:
-            interruption.leave()
+            signals.leave()

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import schema
-from experiments.hardware import best_precision
+from experiments.machine.hardware import best_precision
 from experiments.nearest import did_you_mean
 from experiments.targets import class_name, earlier_name, rename_targets
 from lightning_modules.errors import InputError

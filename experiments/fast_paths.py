@@ -20,7 +20,7 @@ from typing import Any
 
 from experiments.benchmark_machine import hush_libraries, in_a_line, machine, on_gpu, write_measured
 from experiments.configs import check, compose
-from experiments.hardware import n_cores, threads_kept, wait_briefly_beside_others
+from experiments.machine.hardware import n_cores, threads_kept, wait_briefly_beside_others
 from experiments.messages import command
 from experiments.runs import execute
 from experiments.terminal import purpose

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from experiments.building import untrained_model
 from experiments.callbacks import EpochLog, ProgressLine
 from experiments.checkpoints import LastCheckpoint, newest_whole
-from experiments.interruption import Interrupted
+from experiments.machine.signals import Interrupted
 from experiments.processes import Place, places_of, team_of, without_hints
 from experiments.runs import Run
 from lightning_modules.optimization.data_parallel import Alone, Team
@@ -97,7 +97,7 @@ def _train(
             accelerator=place.accelerator,
             devices=place.devices,
             callbacks=callbacks,
-            plugins=[LightningEnvironment()],  # Slurm's signals are answered by experiments.interruption
+            plugins=[LightningEnvironment()],  # Slurm's signals are answered by experiments.machine.signals
             logger=tracker or False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -14,7 +14,7 @@ import torch
 
 from experiments.building import heldout_particles_of
 from experiments.figures_heldout import HELDOUT
-from experiments.hardware import best_device
+from experiments.machine.hardware import best_device
 from experiments.metrics.latents import accuracy_elsewhere, knn_class_accuracy, largest_class_fraction
 from experiments.particle_results import Made
 from experiments.runs import Run

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from experiments import cryodrgn_io, figures, loggers, volumes
 from experiments.building import described_data, model_around
-from experiments.hardware import best_device
+from experiments.machine.hardware import best_device
 from experiments.metrics.truth import volume_metrics
 from experiments.runs import Run
 from experiments.training import latent_metrics, write_latents

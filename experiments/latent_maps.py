@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.hardware import threads_kept
+from experiments.machine.hardware import threads_kept
 from experiments.metrics.latents import drawn
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.configs import to_dict
-from experiments.interruption import stop_requested
+from experiments.machine.signals import stop_requested
 from experiments.runs import Run
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmark_machine import in_a_line, load_average, machine, write_measured
-from experiments.hardware import n_cores
+from experiments.machine.hardware import n_cores
 from experiments.messages import command
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError

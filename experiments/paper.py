@@ -18,7 +18,7 @@ from statistics import fmean
 
 from experiments import claims
 from experiments.configs import CONF_DIR, compose
-from experiments.hardware import n_cores
+from experiments.machine.hardware import n_cores
 from experiments.messages import command
 from experiments.report import __main__ as report
 from experiments.runs import Run

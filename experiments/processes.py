@@ -26,7 +26,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 from torch._C._distributed_c10d import Store, TCPStore
 
-from experiments import interruption
+from experiments.machine import signals
 from experiments.messages import one_line
 from lightning_modules.errors import InputError
 from lightning_modules.optimization.cuda_graph import Captured
@@ -117,7 +117,7 @@ def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> 
         RuntimeError: another process failed, or was killed.
     """
     if len(places) == 1:
-        yield places[0].alone(interruption.stop_requested)
+        yield places[0].alone(signals.stop_requested)
         return
     size, n_threads = len(places), torch.get_num_threads()
     store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False)
@@ -130,7 +130,7 @@ def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> 
             others[-1].start()
         _wait_until_ready(store, others)
         with _group(store, 0, places):
-            yield Team(0, size, interruption.stop_requested)
+            yield Team(0, size, signals.stop_requested)
         for other in others:
             other.join(END_WITHIN_S)
     except Exception as error:
@@ -147,7 +147,7 @@ def _other(
 ) -> None:
     """What another process does."""
     _end_with_parent()
-    for number in (*interruption.SIGNALS, signal.SIGINT):  # a scheduler sends them to all
+    for number in (*signals.SIGNALS, signal.SIGINT):  # a scheduler sends them to all
         signal.signal(number, signal.SIG_IGN)
     _be_silent()
     store = TCPStore(HOST, port, len(places), is_master=False)
@@ -160,7 +160,7 @@ def _other(
 
         try:
             work(Team(rank, len(places)), places[rank], ready, *arguments)
-        except interruption.Interrupted:
+        except signals.Interrupted:
             pass
         except Exception as error:
             told = {"text": one_line(error), "is_input": isinstance(error, InputError), "traceback": format_exc()}

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.hardware import processor
+from experiments.machine.hardware import processor
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
 

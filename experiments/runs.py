@@ -17,8 +17,9 @@ from typing import Any
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import configs, interruption, provenance, run_state, slurm
-from experiments.disk_errors import told_in_one_line
+from experiments import configs, provenance, run_state
+from experiments.machine import signals, slurm
+from experiments.machine.disk_errors import told_in_one_line
 from experiments.messages import one_line
 from experiments.stored_configs import read_config
 from lightning_modules.errors import InputError
@@ -169,7 +170,7 @@ def _carry_out(run: Run, source: Run | None) -> None:
     with _log_file(run.folder / "run.log"):
         logger.info("%s: %s", run.config.name, run.folder)
         task: Callable[[Run, Run | None], dict[str, Any]] = instantiate(run.config.task)
-        with provenance.recorded(run), interruption.answered():
+        with provenance.recorded(run), signals.answered():
             metrics = task(run, source)
         text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
         write_atomically(run.folder / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -184,7 +185,7 @@ def _alone(run: Run, keep: bool) -> Iterator[None]:
         raise InputError(
             f"{run.folder}: the run's folder cannot be made ({error.strerror}); choose another with paths.runs=DIR"
         ) from None
-    lease = run_state.lease(run.folder, if_lost=lambda _: interruption.request_stop("another process, which went on"))
+    lease = run_state.lease(run.folder, if_lost=lambda _: signals.request_stop("another process, which went on"))
     try:
         lease.acquire(timeout=0)
     except Timeout:
@@ -252,7 +253,7 @@ def _log_file(path: Path) -> Iterator[None]:
 
 def _last_word(error: BaseException) -> logging.LogRecord:
     """Return what a run's log ends with; an interruption is no failure."""
-    if isinstance(error, interruption.Interrupted | KeyboardInterrupt):
+    if isinstance(error, signals.Interrupted | KeyboardInterrupt):
         text = str(error) or "interrupted; the same command continues from the last checkpoint"
         return logging.LogRecord(__name__, logging.INFO, "", 0, text, None, None)
     record = logging.LogRecord(__name__, logging.ERROR, "", 0, "failed: %s", (error,), None)

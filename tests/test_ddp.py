@@ -14,12 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from experiments import interruption, processes
+from experiments import processes
 from experiments.building import untrained_model
 from experiments.callbacks import EpochLog
 from experiments.configs import compose
 from experiments.fitting import fit
-from experiments.interruption import Interrupted
+from experiments.machine import signals
+from experiments.machine.signals import Interrupted
 from experiments.runs import Run
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin
@@ -153,7 +154,7 @@ def run_in(folder: Path, *overrides: str) -> Run:
 def fit_run(run: Run) -> EpochLog:
     model = untrained_model(run, None)
     epochs = EpochLog(run.folder / "log.csv", len(model.particles))
-    with interruption.answered():
+    with signals.answered():
         fit(run, model, epochs)
     return epochs
 

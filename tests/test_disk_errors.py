@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from experiments import runs
-from experiments.disk_errors import told_in_one_line
+from experiments.machine.disk_errors import told_in_one_line
 from experiments.runs import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import UNFINISHED, write_atomically

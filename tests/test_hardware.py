@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from experiments import hardware
+from experiments.machine import hardware
 
 
 @pytest.fixture(autouse=True)

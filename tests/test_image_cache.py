@@ -17,7 +17,7 @@ import torch
 
 from experiments.building import particles_of
 from experiments.configs import check, compose, identity
-from experiments.disk_errors import told_in_one_line
+from experiments.machine.disk_errors import told_in_one_line
 from lightning_modules.errors import InputError
 from lightning_modules.files import image_stacks
 from lightning_modules.particles import image_cache

@@ -15,8 +15,9 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
-from experiments import interruption, loggers
+from experiments import loggers
 from experiments.configs import compose
+from experiments.machine import signals
 from experiments.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -193,11 +194,11 @@ def test_runs_of_one_process_do_not_leak_into_each_other(tmp_path: Path):
 def test_an_interrupted_run_is_preempted_and_not_failed(tmp_path: Path):
     class Told(Loss):
         def training_step(self, batch: Any, _: int) -> None:
-            interruption.request_stop()
-            interruption.leave()
+            signals.request_stop()
+            signals.leave()
 
     run = run_of(tmp_path)
-    with interruption.answered(), pytest.raises(interruption.Interrupted):
+    with signals.answered(), pytest.raises(signals.Interrupted):
         fit(tracker_of(run), Told(), 1, tmp_path)
     kinds = [record["type"] for record in records(run)[0]]
     assert "preempting" in kinds and "exit" in kinds

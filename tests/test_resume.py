@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import interruption
 from experiments.building import model_of, particles_of
 from experiments.callbacks import LOSSES, EpochLog
 from experiments.checkpoints import LastCheckpoint, before, newest_whole
 from experiments.configs import compose
 from experiments.fitting import fit
-from experiments.interruption import EXIT_CODE, Interrupted, request_stop
+from experiments.machine import signals
+from experiments.machine.signals import EXIT_CODE, Interrupted, request_stop
 from experiments.runs import Run, execute
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae import vae
@@ -76,7 +76,7 @@ def interrupt(run: Run, monkeypatch: pytest.MonkeyPatch, n_batches: int) -> None
     """Train so many minibatches, then ask to stop."""
     with (
         stopped_after(monkeypatch, n_batches, request_stop),
-        interruption.answered(),
+        signals.answered(),
         pytest.raises(Interrupted),
     ):
         train(run)
@@ -173,7 +173,7 @@ def test_a_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytes
     run = run_in(tmp_path)
     with stopped_after(monkeypatch, 20, lambda: time.sleep(0.5)):
         interrupt_after_30 = stopped_after(monkeypatch, 30, request_stop)
-        with interrupt_after_30, interruption.answered(), pytest.raises(Interrupted):
+        with interrupt_after_30, signals.answered(), pytest.raises(Interrupted):
             train(run)
     train(run)
     with (run.folder / "log.csv").open() as file:
@@ -209,7 +209,7 @@ def test_with_no_whole_checkpoint_it_starts_over(tmp_path: Path, monkeypatch: py
     assert_equal(train(run), train(run_in(tmp_path / "whole")))
 
 
-@pytest.mark.parametrize("number", interruption.SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", signals.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_is_answered_after_the_minibatch_and_then_handed_to_the_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -223,7 +223,7 @@ def test_a_signal_is_answered_after_the_minibatch_and_then_handed_to_the_launche
     try:
         with (
             stopped_after(monkeypatch, 20, lambda: os.kill(os.getpid(), number)),
-            interruption.answered(),
+            signals.answered(),
             pytest.raises(Interrupted, match=f"interrupted by {number.name}; the same command continues"),
         ):
             train(run)
@@ -241,7 +241,7 @@ def test_a_launcher_that_refuses_to_queue_again_is_heard(tmp_path: Path, monkeyp
     try:
         with (
             stopped_after(monkeypatch, 20, lambda: os.kill(os.getpid(), signal.SIGUSR2)),
-            interruption.answered(),
+            signals.answered(),
             pytest.raises(RuntimeError, match="too many times"),
         ):
             train(run_in(tmp_path))
@@ -250,7 +250,7 @@ def test_a_launcher_that_refuses_to_queue_again_is_heard(tmp_path: Path, monkeyp
 
 
 def test_a_signal_outside_training_is_answered_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted), interruption.answered():
+    with pytest.raises(Interrupted), signals.answered():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
         pytest.fail("still here")

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import run_state, slurm
+from experiments import run_state
+from experiments.machine import slurm
 from experiments.status import run_folders, status_of
 from tests.tiny import ON_A_PLANE, tiny
 

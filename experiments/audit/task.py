@@ -18,8 +18,8 @@ from experiments.audit.reproduced import compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
 from experiments.building import described_data
-from experiments.hardware import best_device
 from experiments.latent_points import Points
+from experiments.machine.hardware import best_device
 from experiments.runs import Run
 from experiments.schema import Precision
 from experiments.training import write_latents

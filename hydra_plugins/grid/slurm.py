@@ -62,7 +62,8 @@ else:
             Raises:
                 InputError: Slurm is not here, or refuses the jobs.
             """
-            from experiments import slurm, sweeps
+            from experiments import sweeps
+            from experiments.machine import slurm
             from lightning_modules.errors import InputError
 
             if shutil.which("sbatch") is None:
@@ -136,7 +137,8 @@ else:
 
 def _under_way(todo: Sequence["Planned"]) -> dict[int, str]:
     """Return the jobs of an earlier sweep that are queued or run and will carry a run out."""
-    from experiments import run_state, slurm
+    from experiments import run_state
+    from experiments.machine import slurm
 
     states = slurm.states() or {}
     jobs = {}
@@ -150,7 +152,8 @@ def _under_way(todo: Sequence["Planned"]) -> dict[int, str]:
 
 def wait(todo: Sequence["Planned"], jobs: dict[int, str]) -> None:
     """Wait for jobs; where one is over and its run says nothing, note in the run's folder how the job ended."""
-    from experiments import run_state, slurm
+    from experiments import run_state
+    from experiments.machine import slurm
 
     logger.info("watch them: python -m experiments.status --watch; Ctrl-C here does not end them")
     left, pause = dict(jobs), POLL_S[0]
@@ -180,7 +183,8 @@ def requeue_when_told_to(folder: Path) -> None:
     submitit has the job queued again on SIGUSR2. Some sites announce a preemption by SIGTERM, which is also what
     scancel sends.
     """
-    from experiments import run_state, slurm
+    from experiments import run_state
+    from experiments.machine import slurm
 
     queue_again = signal.getsignal(signal.SIGUSR2)
     assert callable(queue_again)
