@@ -8,10 +8,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import schema
+from experiments.configuration import schema
+from experiments.configuration.error_messages import one_line
 from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.machine.signals import EXIT_CODE, Interrupted
-from experiments.messages import one_line
 from experiments.runs import execute
 from experiments.summary import summary
 from experiments.sweeps import SweepError

@@ -27,9 +27,10 @@ from experiments.benchmark_machine import (
     write_measured,
 )
 from experiments.benchmark_stages import FIRST, Stages, measure_stages, stages_table, started
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.error_messages import command
+from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
-from experiments.messages import command
 from experiments.runs import Run
 from experiments.terminal import purpose
 from experiments.ways import FLOAT32, PRECISIONS, precision_of, ways

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from experiments.benchmark import Side, train_suite
 from experiments.benchmark_machine import hush_libraries, in_a_line, load_average, machine, write_measured
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.error_messages import command
+from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
-from experiments.messages import command
 from experiments.terminal import purpose
 
 EXPERIMENTS = ("mnist_vae", "mnist_vlt")

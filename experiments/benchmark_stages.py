@@ -16,7 +16,8 @@ import pytorch_lightning as pl
 
 from experiments.benchmark_machine import Watched, peak_bytes, watch
 from experiments.callbacks import EpochLog
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from experiments.runs import Run
 from lightning_modules.errors import InputError
 

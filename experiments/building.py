@@ -10,9 +10,10 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from experiments.configs import NOT_FILES, to_dict
+from experiments.configuration.compose import to_dict
+from experiments.configuration.identity import NOT_FILES
+from experiments.configuration.schema import Precision
 from experiments.runs import Run
-from experiments.schema import Precision
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import regular_file

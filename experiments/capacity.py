@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.configuration.error_messages import command
 from experiments.figures_capacity import capacity
-from experiments.messages import command
 from experiments.run_folders import FINISHED, RunFolder, find
 from experiments.runs import Run
 from lightning_modules.errors import InputError

@@ -2,7 +2,7 @@
 
 import functools
 
-from experiments.configs import CONF_DIR
+from experiments.configuration.compose import CONF_DIR
 
 # The order of the paper; what is not in it comes after, by name.
 ORDER = (

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import likeness
+from experiments.configuration.error_messages import command
 from experiments.criteria import Differs, Keeps, Loses, Measure, MovesFar, Resembles, TakesAsLong
 from experiments.evidence import Evidence, describe, group
 from experiments.judging import Claim, Criterion
-from experiments.messages import command
 from experiments.run_folders import RunFolder, find
 from experiments.terminal import purpose
 from experiments.verdicts import Verdicts, in_words

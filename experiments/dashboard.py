@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.messages import command
+from experiments.configuration.error_messages import command
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.configs import NOT_DATA
-from experiments.overrides import overrides_of
+from experiments.configuration.identity import NOT_DATA
+from experiments.configuration.overrides import overrides_of
 from experiments.run_folders import FINISHED, RunFolder
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npz

@@ -19,9 +19,10 @@ from statistics import fmean
 from typing import Any
 
 from experiments.benchmark_machine import hush_libraries, in_a_line, machine, on_gpu, write_measured
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.error_messages import command
+from experiments.configuration.validation import check
 from experiments.machine.hardware import n_cores, threads_kept, wait_briefly_beside_others
-from experiments.messages import command
 from experiments.runs import execute
 from experiments.terminal import purpose
 from experiments.ways import BFLOAT16, CPP, FLOAT32, ways

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.configuration.error_messages import command, one_line
 from experiments.figure_volumes import SIZE_PX, pictures_of
 from experiments.figures_heldout import HELDOUT, heldout_losses
 from experiments.figures_images import reconstructions
 from experiments.figures_latents import displaced_latents, latent_space, single_volume
 from experiments.figures_losses import epoch_times, loss_curve, loss_curves
 from experiments.latent_maps import LatentMap, differ
-from experiments.messages import command, one_line
 from experiments.reconstructions import RECONSTRUCTIONS
 from experiments.runs import Run
 from lightning_modules.errors import InputError

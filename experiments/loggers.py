@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from experiments.configs import to_dict
+from experiments.configuration.compose import to_dict
 from experiments.machine.signals import stop_requested
 from experiments.runs import Run
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmark_machine import in_a_line, load_average, machine, write_measured
+from experiments.configuration.error_messages import command
 from experiments.machine.hardware import n_cores
-from experiments.messages import command
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 

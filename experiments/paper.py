@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments import claims
-from experiments.configs import CONF_DIR, compose
+from experiments.configuration.compose import CONF_DIR, compose
+from experiments.configuration.error_messages import command
 from experiments.machine.hardware import n_cores
-from experiments.messages import command
 from experiments.report import __main__ as report
 from experiments.runs import Run
 

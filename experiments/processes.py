@@ -26,8 +26,8 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 from torch._C._distributed_c10d import Store, TCPStore
 
+from experiments.configuration.error_messages import one_line
 from experiments.machine import signals
-from experiments.messages import one_line
 from lightning_modules.errors import InputError
 from lightning_modules.optimization.cuda_graph import Captured
 from lightning_modules.optimization.data_parallel import Alone, Team

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.configs import to_dict
+from experiments.configuration.compose import to_dict
 from experiments.runs import Run
 from lightning_modules.errors import InputError
 

@@ -17,11 +17,13 @@ from typing import Any
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import configs, provenance, run_state
+from experiments import provenance, run_state
+from experiments.configuration import validation
+from experiments.configuration.error_messages import one_line
+from experiments.configuration.identity import earlier_identity, identity, source_of
+from experiments.configuration.stored import read_config
 from experiments.machine import signals, slurm
 from experiments.machine.disk_errors import told_in_one_line
-from experiments.messages import one_line
-from experiments.stored_configs import read_config
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import UNFINISHED, write_atomically
 from lightning_modules.files.regular_files import read_bytes
@@ -48,9 +50,9 @@ class Run:
     @classmethod
     def of(cls, config: DictConfig) -> "Run":
         """Return the run of a configuration as composed, in the folder that an earlier version made for it, if any."""
-        checked = configs.check(config)
+        checked = validation.check(config)
         beside = Path(checked.paths.runs).resolve() / checked.data.name / checked.name
-        folder, earlier = beside / configs.identity(checked), beside / configs.earlier_identity(checked)
+        folder, earlier = beside / identity(checked), beside / earlier_identity(checked)
         return cls(checked, earlier if earlier.is_dir() and not folder.is_dir() else folder)
 
     @classmethod
@@ -83,7 +85,7 @@ class Run:
 
     def source(self) -> "Run | None":
         """Return the run that this one needs, finished or not."""
-        found = configs.source_of(self.config)
+        found = source_of(self.config)
         if found is None:
             return None
         return Run.load(found) if isinstance(found, Path) else Run.of(found)

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.benchmark_machine import in_a_line, load_average, machine, peak_bytes, watch, write_measured
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.error_messages import command
+from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
-from experiments.messages import command
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 

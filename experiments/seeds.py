@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments.messages import command
-from experiments.overrides import overrides_of
+from experiments.configuration.error_messages import command
+from experiments.configuration.overrides import overrides_of
 from experiments.run_folders import FAILED, FINISHED, RunFolder, find
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError

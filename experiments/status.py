@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from experiments import run_state
-from experiments.messages import command
+from experiments.configuration.error_messages import command
 
 STATES = ("finished", "running", "waiting", "stopped", "failed")
 REFRESH_S = 5.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments import figure_style as look
-from experiments.messages import command
+from experiments.configuration.error_messages import command
 from experiments.surfaces import Volume, frame_of, render, threshold_of
 
 PICTURE_IN = 1.5

@@ -14,9 +14,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import run_state
-from experiments.messages import one_line
+from experiments.configuration.error_messages import one_line
+from experiments.configuration.schema import Precision
 from experiments.runs import Run, start_over
-from experiments.schema import Precision
 from experiments.status import Status, status_of, table
 from lightning_modules.files.atomic import write_atomically
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from experiments import claims
 from experiments.catalogue import about, place
-from experiments.configs import CONF_DIR
+from experiments.configuration.compose import CONF_DIR
+from experiments.configuration.error_messages import command
 from experiments.evidence import Evidence, describe, group
 from experiments.figures_of_the_paper import FIGURES
-from experiments.messages import command
 from experiments.report.numbers import BRIEF
 from experiments.run_folders import RunFolder, find
 from experiments.verdicts import in_words, markdown

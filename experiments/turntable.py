@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.messages import command
+from experiments.configuration.error_messages import command
 from experiments.ray_caster import view_of_box
 from experiments.surfaces import STEEL, mesh, threshold_of
 from lightning_modules.files.atomic import write_atomically

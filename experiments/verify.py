@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import provenance
+from experiments.configuration.error_messages import command, one_line
 from experiments.data_checksums import checksums_of
-from experiments.messages import command, one_line
 from experiments.run_folders import read_log
 from experiments.runs import Run
 from experiments.terminal import purpose

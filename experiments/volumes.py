@@ -18,9 +18,9 @@ from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.building import particles_of, read_latents, trained_model
+from experiments.configuration.error_messages import command
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.machine.hardware import best_device
-from experiments.messages import command
 from experiments.metrics.fsc import VolumeDiversity, spherical_mask
 from experiments.runs import Run
 from experiments.volume_decoder import Volume, VolumeDecoder

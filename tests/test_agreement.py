@@ -9,7 +9,7 @@ import pytest
 from cryodrgn.mrcfile import write_mrc
 from scipy.stats import spearmanr, special_ortho_group
 
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.metrics import agreement as module
 from experiments.metrics.agreement import agreement, information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
 from experiments.metrics.fsc import fsc_auc, spherical_mask

@@ -18,7 +18,8 @@ from experiments.audit.particles import AuditedData, take
 from experiments.audit.reproduced import Reproduced, compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import AMORTIZING, BOTH, MEMORIZING, UNKNOWN, judge
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from experiments.runs import execute
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
@@ -164,8 +165,8 @@ def test_an_audit_is_found_again_and_another_epoch_is_another_one(audited, usual
 
 
 def test_a_command_line_leads_back_to_an_audit(audited):
-    from experiments.configs import to_dict
-    from experiments.overrides import overrides_of
+    from experiments.configuration.compose import to_dict
+    from experiments.configuration.overrides import overrides_of
     from experiments.runs import Run
 
     found = Run.of(compose(*overrides_of(to_dict(audited.config)), "trainer.accelerator=cpu"))

@@ -8,7 +8,8 @@ import pytest
 from experiments import benchmark_digits
 from experiments.benchmark import Side
 from experiments.benchmark_digits import PLAIN, SUITE, Comparison, train_plainly
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 
 SMALL = ("data.n_particles=400", "encoder.width=32", "decoder.width=32", "batch_size=32")
 

@@ -10,11 +10,14 @@ import yaml
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import configs, schema
-from experiments.messages import one_line
+from experiments.configuration import schema, validation
+from experiments.configuration.compose import CONF_DIR, compose, to_dict
+from experiments.configuration.error_messages import one_line
+from experiments.configuration.identity import identity as validation_identity
+from experiments.configuration.identity import source_of
 from lightning_modules.errors import InputError
 
-EXPERIMENTS = sorted(path.stem for path in (configs.CONF_DIR / "exp").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "exp").glob("*.yaml"))
 OWN_DATA = ("data=cryodrgn", "data.particles=p.mrcs", "data.poses=poses.pkl", "data.ctf=ctf.pkl")
 DATA: dict[str, tuple[str, ...]] = {"simulated": (), "cryodrgn": OWN_DATA, "empiar10076": ("data=empiar10076",)}
 
@@ -67,12 +70,12 @@ NEEDS_BASELINE = (
 
 @cache
 def checked(*overrides: str) -> DictConfig:
-    return configs.check(configs.compose(*overrides))
+    return validation.check(compose(*overrides))
 
 
 @cache
 def identity(*overrides: str) -> str:
-    return configs.identity(checked(*overrides))
+    return validation_identity(checked(*overrides))
 
 
 def target(node: DictConfig) -> str:
@@ -80,7 +83,7 @@ def target(node: DictConfig) -> str:
 
 
 def text_of(experiment: str) -> str:
-    return (configs.CONF_DIR / "exp" / f"{experiment}.yaml").read_text()
+    return (CONF_DIR / "exp" / f"{experiment}.yaml").read_text()
 
 
 def test_the_grid_is_complete() -> None:
@@ -128,7 +131,7 @@ def test_file_names_itself_its_package_and_its_origin(experiment: str) -> None:
 
 @pytest.mark.parametrize("experiment", GRID)
 def test_experiment_differs_from_the_baseline_only_where_its_file_says(experiment: str) -> None:
-    ours, baseline = (configs.to_dict(checked(*args)) for args in ((f"+exp={experiment}",), ()))
+    ours, baseline = (to_dict(checked(*args)) for args in ((f"+exp={experiment}",), ()))
     said = yaml.safe_load(text_of(experiment))
     slots = {key.removeprefix("override /") for choice in said.pop("defaults", []) for key in choice}
     slots = {slot.partition("/")[0] for slot in slots} | said.keys()
@@ -228,7 +231,7 @@ def test_the_same_name_in_another_folder_is_another_file(tmp_path: Path, monkeyp
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
         checked.cache_clear()
-        found.append(configs.identity(checked(*OWN_DATA)))
+        found.append(validation_identity(checked(*OWN_DATA)))
         absolute = [value.replace("=", f"={Path.cwd()}/") for value in OWN_DATA[1:]]
         assert identity("data=cryodrgn", *absolute) == found[-1]
     checked.cache_clear()
@@ -259,28 +262,28 @@ NEEDED = [
 def test_the_baseline_that_is_needed_is_the_one_of_the_same_command_line(
     experiment: str, overrides: tuple[str, ...]
 ) -> None:
-    needed = configs.source_of(checked(f"+exp={experiment}", *overrides))
+    needed = source_of(checked(f"+exp={experiment}", *overrides))
     baseline = checked(*overrides)
     assert isinstance(needed, DictConfig)
-    assert configs.identity(needed) == configs.identity(baseline)
+    assert validation_identity(needed) == validation_identity(baseline)
     assert (needed.name, needed.data.name, needed.paths.runs) == ("baseline", baseline.data.name, baseline.paths.runs)
     assert needed.trainer == baseline.trainer
 
 
 def test_only_these_experiments_need_another_run_and_it_is_the_baseline() -> None:
     for experiment in GRID:
-        needed = configs.source_of(checked(f"+exp={experiment}"))
+        needed = source_of(checked(f"+exp={experiment}"))
         assert (needed is not None) == (experiment in NEEDS_BASELINE)
-        assert needed is None or (isinstance(needed, DictConfig) and configs.identity(needed) == identity())
+        assert needed is None or (isinstance(needed, DictConfig) and validation_identity(needed) == identity())
 
 
 def test_a_needed_run_keeps_what_its_own_file_sets() -> None:
-    needed = configs.source_of(checked("+exp=vlt_pretrained", "latents.init.source=baseline_small", "zdim=2", "seed=5"))
+    needed = source_of(checked("+exp=vlt_pretrained", "latents.init.source=baseline_small", "zdim=2", "seed=5"))
     assert isinstance(needed, DictConfig)
-    assert configs.identity(needed) == identity("+exp=baseline_small", "seed=5")
-    needed = configs.source_of(checked("+exp=shift_1px", "task.source=evil_twin_noise", "encoder=small", "seed=5"))
+    assert validation_identity(needed) == identity("+exp=baseline_small", "seed=5")
+    needed = source_of(checked("+exp=shift_1px", "task.source=evil_twin_noise", "encoder=small", "seed=5"))
     assert isinstance(needed, DictConfig)
-    assert configs.identity(needed) == identity("+exp=evil_twin_noise", "seed=5")
+    assert validation_identity(needed) == identity("+exp=evil_twin_noise", "seed=5")
 
 
 @pytest.mark.parametrize("experiment", ["evil_twin_noise", "rotate_90", "vlt_permuted", "vlt_zero_frozen"])
@@ -289,15 +292,15 @@ def test_a_written_configuration_is_read_back_with_its_identity_and_source(exper
     OmegaConf.save(config, tmp_path / "config.yaml")
     found = OmegaConf.load(tmp_path / "config.yaml")
     assert isinstance(found, DictConfig)
-    assert configs.identity(found) == configs.identity(config)
-    assert configs.to_dict(found) == configs.to_dict(config)
+    assert validation_identity(found) == validation_identity(config)
+    assert to_dict(found) == to_dict(config)
 
 
 def test_a_finished_run_may_be_named_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
     config = checked("+exp=vlt_pretrained", f"latents.init.source={tmp_path}")
-    assert configs.source_of(config) == tmp_path
-    assert configs.identity(config) != identity("+exp=vlt_pretrained")
+    assert source_of(config) == tmp_path
+    assert validation_identity(config) != identity("+exp=vlt_pretrained")
 
 
 @pytest.mark.parametrize("override", ["task.source=nobody", "latents.init.source=nobody"])
@@ -361,7 +364,7 @@ def test_a_mistake_in_an_experiment_file_is_an_error_that_names_the_key(kind: st
     (tmp_path / "exp" / "bad.yaml").write_text(f"# @package _global_\n{content}\nname: bad\n")
     schema.register()
     with (
-        initialize_config_dir(str(configs.CONF_DIR), version_base="1.3"),
+        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
         pytest.raises(Exception) as raised,
     ):
         hydra.compose("config", ["+exp=bad", f"hydra.searchpath=[file://{tmp_path}]"])
@@ -372,6 +375,6 @@ def test_a_forgotten_package_line_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / "bad.yaml").write_text("name: bad\nlr: 1\n")
     schema.register()
-    with initialize_config_dir(str(configs.CONF_DIR), version_base="1.3"), pytest.raises(Exception) as raised:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(Exception) as raised:
         hydra.compose("config", ["+exp=bad", f"hydra.searchpath=[file://{tmp_path}]"])
     assert re.search("^exp: .*exp/bad", one_line(raised.value))

@@ -26,7 +26,8 @@ from cryodrgn.pose import PoseTracker
 from omegaconf import DictConfig
 
 from experiments.building import model_of
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from experiments.cryodrgn_io import export
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particle_files import ParticleFiles

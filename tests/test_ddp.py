@@ -17,7 +17,7 @@ import torch.distributed as dist
 from experiments import processes
 from experiments.building import untrained_model
 from experiments.callbacks import EpochLog
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.fitting import fit
 from experiments.machine import signals
 from experiments.machine.signals import Interrupted

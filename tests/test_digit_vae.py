@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy
 
 from experiments.building import model_of, particles_of
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from lightning_modules.elbo import bernoulli_negative_elbo, kl_divergence
 from lightning_modules.errors import InputError
 from lightning_modules.vae.digit_vae import DigitVAE

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import targets, verify
-from experiments.configs import check, compose, earlier_identity, identity
+from experiments import verify
+from experiments.configuration import targets
+from experiments.configuration.compose import compose
+from experiments.configuration.identity import earlier_identity, identity
+from experiments.configuration.stored import known_targets, read_config
+from experiments.configuration.validation import check
 from experiments.report.__main__ import main as report
 from experiments.run_folders import FINISHED, find
 from experiments.runs import Run, execute
-from experiments.stored_configs import known_targets, read_config
 from tests.tiny import SETTINGS
 
 EARLIER = Path(__file__).parent / "earlier_runs" / "0.1.0"

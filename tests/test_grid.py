@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.configs import CONF_DIR
+from experiments.configuration.compose import CONF_DIR
 from tests.tiny import tiny
 
 EXPERIMENTS = sorted({path.stem for path in (CONF_DIR / "exp").glob("*.yaml")} - {"audit"})  # test_audit.py has that

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from experiments.building import heldout_particles_of, particles_of, read_latents, trained_model
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from experiments.heldout import Inferred, metrics_of
 from experiments.metrics.latents import accuracy_elsewhere, vote
 from experiments.runs import execute

@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from experiments.building import particles_of
-from experiments.configs import check, compose, identity
+from experiments.configuration.compose import compose
+from experiments.configuration.identity import identity
+from experiments.configuration.validation import check
 from experiments.machine.disk_errors import told_in_one_line
 from lightning_modules.errors import InputError
 from lightning_modules.files import image_stacks

@@ -5,7 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from experiments.configs import check, compose, identity
+from experiments.configuration.compose import compose
+from experiments.configuration.identity import identity
+from experiments.configuration.validation import check
 from experiments.runs import execute
 from lightning_modules.errors import InputError
 from tests.tiny import SETTINGS, tiny

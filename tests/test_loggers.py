@@ -16,7 +16,7 @@ import torch
 from hydra.utils import instantiate
 
 from experiments import loggers
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.machine import signals
 from experiments.runs import Run
 

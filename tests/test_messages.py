@@ -5,9 +5,10 @@ from dataclasses import fields
 import pytest
 from hydra.utils import instantiate
 
-from experiments import configs
-from experiments.messages import command, one_line
-from experiments.schema import SCHEMAS
+from experiments.configuration import validation
+from experiments.configuration.compose import compose
+from experiments.configuration.error_messages import command, one_line
+from experiments.configuration.schema import SCHEMAS
 from lightning_modules.errors import InputError
 
 # What the line must begin with, and what it must also say.
@@ -45,7 +46,7 @@ WRONG = {
 
 def line_of(*overrides: str) -> str:
     with pytest.raises(Exception) as raised:
-        configs.check(configs.compose(*overrides))
+        validation.check(compose(*overrides))
     return one_line(raised.value)
 
 

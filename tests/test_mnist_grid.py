@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from experiments import configs
 from experiments.building import particles_of, read_latents, trained_model
-from experiments.configs import CONF_DIR, check, compose, identity
+from experiments.configuration.compose import CONF_DIR, compose
+from experiments.configuration.identity import identity, source_of
+from experiments.configuration.validation import check
 from experiments.runs import Run, execute
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "exp").glob("mnist_*.yaml"))
@@ -65,7 +66,7 @@ def test_experiment_has_the_papers_settings_on_either_data(experiment: str, data
     assert (config.decoder.layers, config.decoder.width, config.decoder.activation) == (2, 256, "relu")
     if latents == MLP:
         assert (config.latents.layers, config.latents.width, config.latents.activation) == (3, 256, "relu")
-    needed = configs.source_of(config)
+    needed = source_of(config)
     assert (needed is None) == (source is None)
     if isinstance(needed, DictConfig):
         same = [] if data == "digits" else [f"data={data}"]

@@ -8,7 +8,8 @@ from cryodrgn.models import MLP, ResidLinearMLP
 from torch import Tensor, nn
 
 from experiments.building import untrained_model
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from experiments.runs import Run
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks import native_few_rows

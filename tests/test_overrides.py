@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from experiments.configs import CONF_DIR, compose, to_dict
-from experiments.overrides import command_line, overrides_of
+from experiments.configuration.compose import CONF_DIR, compose, to_dict
+from experiments.configuration.overrides import command_line, overrides_of
 from experiments.runs import Run
 from lightning_modules.errors import InputError
 

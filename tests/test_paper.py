@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import claims, paper
-from experiments.configs import CONF_DIR
+from experiments.configuration.compose import CONF_DIR
 from experiments.paper import Job, Workers, jobs, main
 from tests import world
 

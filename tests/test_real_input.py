@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.runs import execute
 
 

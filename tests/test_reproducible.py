@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.configs import CONF_DIR
+from experiments.configuration.compose import CONF_DIR
 from experiments.runs import Run
 from tests.tiny import ON_A_PLANE, tiny
 

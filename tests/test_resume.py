@@ -19,7 +19,7 @@ import torch
 from experiments.building import model_of, particles_of
 from experiments.callbacks import LOSSES, EpochLog
 from experiments.checkpoints import LastCheckpoint, before, newest_whole
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.fitting import fit
 from experiments.machine import signals
 from experiments.machine.signals import EXIT_CODE, Interrupted, request_stop

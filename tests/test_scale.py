@@ -9,7 +9,8 @@ import torch
 
 from experiments import scale
 from experiments.benchmark_machine import Watched
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from lightning_modules.optimization.minibatches import EpochBlocks
 
 TINY = ("data.shift_px=0.5", "decoder.width=16", "trainer.accelerator=cpu", "precision=float32")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from experiments import seeds
-from experiments.configs import check, compose, to_dict
+from experiments.configuration.compose import compose, to_dict
+from experiments.configuration.validation import check
 from experiments.run_folders import DAMAGED, FAILED, FINISHED, UNFINISHED, RunFolder, find
 from experiments.runs import execute
 from lightning_modules.elbo import Elbo, bernoulli_negative_elbo

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.building import heldout_particles_of, particles_of
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from lightning_modules.errors import InputError
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import load_particles

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "numpy", "cryodrgn", "pytorch_lightning", "scipy", "sklearn", "matplotlib", "wandb", "umap", "ray"}

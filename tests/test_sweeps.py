@@ -9,7 +9,7 @@ import time
 import pytest
 
 from experiments import run_state, runs, sweeps
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.runs import Run, execute
 from experiments.training import Train
 from lightning_modules.errors import InputError

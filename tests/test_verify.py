@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import provenance
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.data_checksums import of_stack
 from experiments.runs import Run, execute
 from experiments.verify import FAILS, HOLDS, UNKNOWN, main, verify

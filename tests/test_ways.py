@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.configs import check, compose
+from experiments.configuration.compose import compose
+from experiments.configuration.validation import check
 from experiments.ways import PRECISIONS, precision_of, ways
 from lightning_modules.networks import native_library
 

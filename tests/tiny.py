@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.runs import Run, execute
 
 SETTINGS = (

@@ -10,7 +10,7 @@ from cryodrgn.mrcfile import write_mrc
 from omegaconf import DictConfig, OmegaConf
 from scipy.stats import special_ortho_group
 
-from experiments.configs import compose
+from experiments.configuration.compose import compose
 from experiments.runs import Run
 
 N, ZDIM, BOX_PX = 240, 8, 16

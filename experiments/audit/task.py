@@ -18,10 +18,10 @@ from experiments.audit.reproduced import compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
 from experiments.building import described_data
+from experiments.configuration.schema import Precision
 from experiments.latent_points import Points
 from experiments.machine.hardware import best_device
 from experiments.runs import Run
-from experiments.schema import Precision
 from experiments.training import write_latents
 from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.errors import InputError

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.messages import command
+from experiments.configuration.error_messages import command
 from experiments.report.contents import gather
 from experiments.report.page import render
 from experiments.run_folders import find

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from experiments import claims
 from experiments.catalogue import IN_THE_PAPER, about, place
-from experiments.configs import compose
+from experiments.configuration.compose import compose
+from experiments.configuration.overrides import command_line, overrides_of
 from experiments.evidence import Evidence, describe, group
-from experiments.overrides import command_line, overrides_of
 from experiments.report.curves import loss_curves
 from experiments.report.heldout import HeldOut, augmentation, held_out
 from experiments.report.numbers import Table, labelled, table

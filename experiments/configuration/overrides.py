@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import configs
+from experiments.configuration.compose import CONF_DIR, compose, data_choice
 from lightning_modules.errors import InputError
 
 # Where results go, what is shown, and what it runs on decide no number.
@@ -58,9 +58,9 @@ def command_line(overrides: list[str]) -> str:
 
 def _experiment(config: dict[str, Any]) -> list[str]:
     name, data = str(config["name"]), str(config["data"]["name"])
-    known = (configs.CONF_DIR / "exp" / f"{name}.yaml").is_file() and re.fullmatch(r"\w+", name)
+    known = (CONF_DIR / "exp" / f"{name}.yaml").is_file() and re.fullmatch(r"\w+", name)
     chosen = [f"+exp={name}"] if known else [f"name={_text(name)}"]
-    choice = configs.data_choice(OmegaConf.create({"data": {"name": data}}))
+    choice = data_choice(OmegaConf.create({"data": {"name": data}}))
     if OmegaConf.select(_composed(*chosen), "data.name") != data:
         chosen.insert(0, f"data={choice}")
     return chosen
@@ -68,7 +68,7 @@ def _experiment(config: dict[str, Any]) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _composed(*overrides: str) -> DictConfig:
-    return configs.compose(*overrides)
+    return compose(*overrides)
 
 
 def _leaves(base: DictConfig, config: dict[str, Any]) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _target(node: Any) -> Any:
 
 def _choice(slot: str, target: dict[str, Any]) -> str:
     """Name the file of a slot that builds what a configuration has there."""
-    folder = configs.CONF_DIR / slot.replace(".", "/")
+    folder = CONF_DIR / slot.replace(".", "/")
     for path in sorted(folder.glob("*.yaml")):
         if _target(OmegaConf.load(path)) == _target(target):
             return path.stem

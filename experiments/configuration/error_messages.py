@@ -32,7 +32,7 @@ def one_line(error: BaseException) -> str:
     text = "; ".join(dict.fromkeys(_on_one_line(part) for part in chain if str(part)))
     module = type(error).__module__.partition(".")[0]
     if module in ("hydra", "omegaconf"):
-        from experiments.nearest import choice_meant, did_you_mean  # they import Hydra, which status does without
+        from experiments.configuration.did_you_mean import choice_meant, did_you_mean
 
         key = re.search(r"full_key: (\S+)", text)
         text = re.sub(rf"\s*({'|'.join(NOISE)})", "", text)

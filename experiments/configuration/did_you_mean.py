@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from experiments.schema import SCHEMAS, names_of
+from experiments.configuration.schema import SCHEMAS, names_of
 
 
 def did_you_mean(full_key: str, text: str) -> str:
@@ -44,14 +44,14 @@ def _question(name: str | None) -> str:
 
 
 def _groups() -> list[str]:
-    from experiments.configs import CONF_DIR
+    from experiments.configuration.compose import CONF_DIR
 
     return [str(path.relative_to(CONF_DIR)) for path in CONF_DIR.rglob("*") if path.is_dir()]
 
 
 def _keys() -> Iterator[str]:
     """Yield every key of the standard configuration, as on the command line."""
-    from experiments.configs import compose
+    from experiments.configuration.compose import compose
 
     def below(node: Any, prefix: str) -> Iterator[str]:
         for name in node:

@@ -1,60 +1,46 @@
-"""Configurations: composing one, checking it, and what of it decides the numbers."""
+"""What of a configuration decides the numbers of its run, and the hash of that."""
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import schema
-from experiments.machine.hardware import best_precision
-from experiments.nearest import did_you_mean
-from experiments.targets import class_name, earlier_name, rename_targets
+from experiments.configuration.compose import CONF_DIR, _composed, data_choice, to_dict
+from experiments.configuration.targets import class_name, earlier_name, rename_targets
+from experiments.configuration.validation import check
 from lightning_modules.errors import InputError
-
-CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 
 # What every run of one data set and setting shares; an experiment's own difference is in the other slots.
 SHARED = (
     "seed", "batch_size", "lr", "table_lr", "zdim", "precision", "weight_decay", "beta", "beta_control",
     "data", "encoder", "decoder", "model", "results", "trainer", "logger", "paths",
 )  # fmt: skip
+
+
 # What decides a run's numbers, beside its task's own slots.
 TRAINING = ("task", "seed", "batch_size", "lr", "zdim", "precision", "weight_decay", "beta", "beta_control")
+
+
 SLOTS = ("encoder_input", "latents", "decoder", "model")
+
+
 # The same, where another run's model is tried.
 TESTING = ("task", "seed", "encoder_input")
-DATA_PATHS = ("run", "particles", "poses", "ctf", "labels", "ind", "datadir")
+
+
 # Of the data, what says where and how it is kept rather than what it is.
 NOT_DATA = ("cache_dir", "residency", "cache_images", "name", "root")
+
+
 # Keys that earlier runs were made without, and the value that leaves their numbers as they were: with that value, a key
 # is no part of an identity, so those runs are still found.
 ADDED_LATER: dict[str, Any] = {}
+
+
 # Of the data, what the loader is told rather than the particle files.
 NOT_FILES = ("residency", "cache_images", "name")
-
-
-def compose(*overrides: str) -> DictConfig:
-    """Compose a configuration as ``run.py`` does.
-
-    Args:
-        overrides: as on the command line: ``"+exp=vlt_zero"``, ``"seed=1"``.
-
-    Returns:
-        The configuration, unresolved.
-    """
-    schema.register()
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose("config", list(overrides))
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
 
 
 def source_config(config: DictConfig, experiment: str) -> DictConfig:
@@ -81,78 +67,6 @@ def source_config(config: DictConfig, experiment: str) -> DictConfig:
             # A configuration read from a file has lost its types; merged, it takes on the node's.
             OmegaConf.update(special, name, config[name], merge=name in ("trainer", "paths"))
     return special
-
-
-@cache
-def _composed(*overrides: str) -> DictConfig:
-    """Compose once what a sweep's runs ask for over and over; not to be changed."""
-    return compose(*overrides)
-
-
-def data_choice(config: DictConfig) -> str:
-    """Return the file of conf/data that a configuration was made with."""
-    return str(config.data.name) if (CONF_DIR / "data" / f"{config.data.name}.yaml").is_file() else "cryodrgn"
-
-
-def check(config: DictConfig) -> DictConfig:
-    """Resolve a configuration and check every value's range.
-
-    Args:
-        config: as composed.
-
-    Returns:
-        A resolved copy, with ``precision`` decided.
-
-    Raises:
-        InputError: a value is missing or out of range; the message names its key.
-    """
-    resolved: DictConfig = config.copy()
-    if resolved.precision == schema.Precision.auto:
-        resolved.precision = schema.Precision[best_precision(resolved.trainer.accelerator)]
-    if resolved.audit is not None and OmegaConf.is_missing(resolved.audit, "run"):
-        raise InputError("audit.run is not set; give the folder of a run of cryoDRGN, as in audit.run=PATH")
-    for key in sorted(OmegaConf.missing_keys(resolved)):
-        raise InputError(f"{key} is not set; give it on the command line, as in {key}=...")
-    OmegaConf.resolve(resolved)
-    for name in DATA_PATHS:
-        if resolved.data.get(name):
-            # The same name means another file in another folder: it would find the wrong run.
-            resolved.data[name] = os.path.abspath(Path(resolved.data[name]).expanduser())  # noqa: PTH100
-    # A value that refers to another is wrong because that one is, and only that one can be mended.
-    for key, value, allowed in sorted(_described(resolved), key=lambda found: _refers(config, found[0])):
-        if value is None:
-            continue
-        if allowed["one_of"] and value not in allowed["one_of"]:
-            choices = ", ".join(allowed["one_of"])
-            raise InputError(f"{key}={value}: expected one of {choices} ({allowed['help']})")
-        if allowed["at_least"] is not None and not value >= allowed["at_least"]:
-            raise InputError(f"{key}={value}: expected at least {allowed['at_least']} ({allowed['help']})")
-        if allowed["above"] is not None and not value > allowed["above"]:
-            raise InputError(f"{key}={value}: expected a value above {allowed['above']} ({allowed['help']})")
-    return resolved
-
-
-def _refers(config: DictConfig, key: str) -> bool:
-    """Return whether a key's value is that of another key."""
-    above, _, name = key.rpartition(".")
-    return OmegaConf.is_interpolation(OmegaConf.select(config, above) if above else config, name)
-
-
-def _described(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield key, value and description of every key; refuse one that was added, or deleted, by force."""
-    schema_of_node = OmegaConf.get_type(node)
-    known = {f.name: f.metadata for f in fields(schema_of_node)} if is_dataclass(schema_of_node) else {}
-    given = {str(name): value for name, value in node.items()}
-    for name in sorted(known.keys() - given.keys()):
-        raise InputError(f"{prefix}{name} was deleted, expected a value; leave ~{prefix}{name} out")
-    for name in sorted(given.keys() - known.keys()) if known else ():
-        meant = did_you_mean(f"{prefix}{name}", f"not in '{getattr(schema_of_node, '__name__', '')}'")
-        raise InputError(f"{prefix}{name}: there is no such key; `python run.py --cfg job` shows all.{meant}")
-    for name, value in given.items():
-        if isinstance(value, DictConfig):
-            yield from _described(value, f"{prefix}{name}.")
-        elif "help" in known.get(name, {}):
-            yield f"{prefix}{name}", value, dict(known[name])
 
 
 def decisive(config: DictConfig) -> dict[str, Any]:
@@ -232,10 +146,3 @@ def earlier_identity(config: DictConfig) -> str:
 def _hash(part: dict[str, Any]) -> str:
     text = json.dumps(part, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def to_dict(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain dictionaries, lists, numbers and strings."""
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

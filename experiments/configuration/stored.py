@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.configs import CONF_DIR
-from experiments.targets import current_name, rename_targets
+from experiments.configuration.compose import CONF_DIR
+from experiments.configuration.targets import current_name, rename_targets
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.files.safe_yaml import checked_text
