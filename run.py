@@ -12,8 +12,8 @@ from experiments.configuration import schema
 from experiments.configuration.error_messages import one_line
 from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.machine.signals import EXIT_CODE, Interrupted
-from experiments.runs import execute
-from experiments.summary import summary
+from experiments.runs.execution import execute
+from experiments.runs.summary import summary
 from experiments.sweeps import SweepError
 from experiments.terminal import any_terminal
 

@@ -5,10 +5,10 @@ from typing import Any
 from hydra.utils import instantiate
 
 from experiments import figures, loggers
-from experiments.building import particles_of, same_particles, split_of, trained_model
 from experiments.metrics import altered_particles
-from experiments.runs import Run
-from experiments.training import write_latents
+from experiments.runs.building import particles_of, split_of, trained_model
+from experiments.runs.run import Run
+from experiments.runs.stored_results import same_particles, write_latents
 from lightning_modules.errors import InputError
 from lightning_modules.latents.encoder import AmortizedEncoder
 

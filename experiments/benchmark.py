@@ -31,7 +31,7 @@ from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
-from experiments.runs import Run
+from experiments.runs.run import Run
 from experiments.terminal import purpose
 from experiments.ways import FLOAT32, PRECISIONS, precision_of, ways
 from lightning_modules.errors import InputError
@@ -113,7 +113,7 @@ def train_cryodrgn(config: DictConfig, epochs: int, folder: Path) -> tuple[list[
     Raises:
         InputError: it failed, or its log is not as expected.
     """
-    from experiments.building import particles_of
+    from experiments.runs.building import particles_of
 
     files = particles_of(config).files
     command = [Path(sys.executable).with_name("cryodrgn"), "train_vae", files.particles, "--poses", files.poses]
@@ -141,9 +141,9 @@ def read_cryodrgn_log(text: str) -> list[tuple[float, float]]:
 
 def train_suite(config: DictConfig, folder: Path) -> tuple[list[float], list[float]]:
     """Train by the suite's trainer; loss and seconds of each epoch."""
-    from experiments.building import model_of, particles_of
     from experiments.callbacks import EpochLog
     from experiments.fitting import fit
+    from experiments.runs.building import model_of, particles_of
 
     particles = particles_of(config)
     epochs = EpochLog(folder / "log.csv", len(particles))
@@ -185,7 +185,7 @@ def compare(box_px: int, n_particles: int, epochs: int, rounds: int, settings: l
     Returns:
         What was measured.
     """
-    from experiments.building import particles_of
+    from experiments.runs.building import particles_of
 
     fixed = settings_of(box_px, n_particles, settings)
     reference = check(compose(*fixed, f"trainer.max_epochs={epochs}", "precision=float32"))

@@ -42,7 +42,7 @@ def train_plainly(config: DictConfig, folder: Path) -> Trained:
     from torch import nn
     from torch.nn.functional import binary_cross_entropy
 
-    from experiments.building import particles_of
+    from experiments.runs.building import particles_of
 
     images, width, zdim = particles_of(config).images, config.encoder.width, config.zdim
     n, m = images.shape
@@ -125,7 +125,7 @@ def compare(experiment: str, epochs: int, rounds: int, settings: list[str]) -> C
     Returns:
         What was measured.
     """
-    from experiments.building import particles_of
+    from experiments.runs.building import particles_of
 
     fixed = [f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
     config = check(compose(f"+exp={experiment}", *fixed, *settings))

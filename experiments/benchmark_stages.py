@@ -18,7 +18,7 @@ from experiments.benchmark_machine import Watched, peak_bytes, watch
 from experiments.callbacks import EpochLog
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,8 +69,8 @@ class TrainOnly:
         """Train a run's model; return seconds since 1970 of the first step, and peaks."""
         import torch
 
-        from experiments.building import untrained_model
         from experiments.fitting import fit
+        from experiments.runs.building import untrained_model
 
         model = untrained_model(run, source)
         clock = Clock(run.folder / "log.csv", len(model.particles))
@@ -128,9 +128,9 @@ def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
 
 def within(settings: Sequence[str]) -> dict[str, float | None]:
     """Time what is done with a model, in this process; its weights do not matter to that."""
-    from experiments.building import model_of, particles_of
     from experiments.latent_maps import LatentMap
     from experiments.machine.hardware import best_device
+    from experiments.runs.building import model_of, particles_of
     from experiments.volume_decoder import VolumeDecoder
 
     config = check(compose(*settings))

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from experiments.configuration.error_messages import command
 from experiments.figures_capacity import capacity
-from experiments.run_folders import FINISHED, RunFolder, find
-from experiments.runs import Run
+from experiments.runs.folders import FINISHED, RunFolder, find
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 
@@ -99,8 +99,8 @@ def _setting(run: RunFolder) -> Any:
 
 
 def _measure(run: RunFolder, baseline: RunFolder | None) -> Memorized:
-    from experiments.building import read_latents
     from experiments.metrics.agreement import neighbourhood_overlap, same_latents
+    from experiments.runs.stored_results import read_latents
 
     n_particles = len(read_latents(run.folder).mu)
     overlap = chance = None

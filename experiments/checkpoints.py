@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from experiments.machine import signals
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.files.atomic import link_atomically, write_atomically
 from lightning_modules.optimization.data_parallel import Alone
 from lightning_modules.optimization.minibatches import ParticleBlocks

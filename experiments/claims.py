@@ -22,7 +22,7 @@ from experiments.configuration.error_messages import command
 from experiments.criteria import Differs, Keeps, Loses, Measure, MovesFar, Resembles, TakesAsLong
 from experiments.evidence import Evidence, describe, group
 from experiments.judging import Claim, Criterion
-from experiments.run_folders import RunFolder, find
+from experiments.runs.folders import RunFolder, find
 from experiments.terminal import purpose
 from experiments.verdicts import Verdicts, in_words
 from lightning_modules.files.atomic import write_atomically

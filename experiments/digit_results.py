@@ -14,7 +14,7 @@ from experiments.digit_figures import Row, side_by_side
 from experiments.latent_maps import LatentMap
 from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.particle_results import Made
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.digit_vae import DigitVAE

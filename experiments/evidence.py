@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from experiments.configuration.identity import NOT_DATA
 from experiments.configuration.overrides import overrides_of
-from experiments.run_folders import FINISHED, RunFolder
+from experiments.runs.folders import FINISHED, RunFolder
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npz
 

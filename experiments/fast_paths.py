@@ -23,7 +23,7 @@ from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import n_cores, threads_kept, wait_briefly_beside_others
-from experiments.runs import execute
+from experiments.runs.execution import execute
 from experiments.terminal import purpose
 from experiments.ways import BFLOAT16, CPP, FLOAT32, ways
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from experiments.configuration.error_messages import command, one_line
 from experiments.figure_volumes import SIZE_PX, pictures_of
-from experiments.figures_heldout import HELDOUT, heldout_losses
+from experiments.figures_heldout import heldout_losses
 from experiments.figures_images import reconstructions
 from experiments.figures_latents import displaced_latents, latent_space, single_volume
 from experiments.figures_losses import epoch_times, loss_curve, loss_curves
 from experiments.latent_maps import LatentMap, differ
-from experiments.reconstructions import RECONSTRUCTIONS
-from experiments.runs import Run
+from experiments.runs.layout import HELDOUT, MAP, RECONSTRUCTIONS
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npz
 
@@ -40,7 +40,6 @@ __all__ = [
     "single_volume",
 ]
 
-MAP = "latent_map.npz"
 N_LABELLED = 10
 
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from experiments import figure_style as look
 
-HELDOUT = "heldout.npz"
-
 NAMES = {
     "train": "training particles, as trained",
     "train_optimized": "training particles, q optimized",

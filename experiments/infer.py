@@ -13,11 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments import cryodrgn_io, figures, loggers, volumes
-from experiments.building import described_data, model_around
 from experiments.machine.hardware import best_device
 from experiments.metrics.truth import volume_metrics
-from experiments.runs import Run
-from experiments.training import latent_metrics, write_latents
+from experiments.runs.building import described_data, model_around
+from experiments.runs.run import Run
+from experiments.runs.stored_results import write_latents
+from experiments.training import latent_metrics
 from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError

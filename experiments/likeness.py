@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.evidence import latents_of
-from experiments.run_folders import RunFolder
-from experiments.runs import Run
+from experiments.runs.folders import RunFolder
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def _areas(a: RunFolder, b: RunFolder, shifts: Iterable[int]) -> list[float]:
 @functools.lru_cache(maxsize=64)
 def _decoded(folder: Path) -> list[Volume]:
     """Decode volumes of some particles, the same ones for every run; none where a run has no weights."""
-    from experiments.building import read_latents
+    from experiments.runs.stored_results import read_latents
     from experiments.volumes import decoder_of
 
     try:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from experiments.configuration.compose import to_dict
 from experiments.machine.signals import stop_requested
-from experiments.runs import Run
+from experiments.runs.run import Run
 
 if TYPE_CHECKING:
     import wandb

@@ -21,7 +21,7 @@ from experiments.configuration.compose import CONF_DIR, compose
 from experiments.configuration.error_messages import command
 from experiments.machine.hardware import n_cores
 from experiments.report import __main__ as report
-from experiments.runs import Run
+from experiments.runs.run import Run
 
 SEEDS = (0, 1)
 # In this order, the most needed first; each with these seeds. What another run needs comes before it.

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import cryodrgn_io, volume_pairs, volumes
-from experiments.building import described_data
 from experiments.metrics.truth import volume_metrics
-from experiments.reconstructions import RECONSTRUCTIONS, reconstruct, write_reconstructions
-from experiments.runs import Run
+from experiments.reconstructions import reconstruct, write_reconstructions
+from experiments.runs.building import described_data
+from experiments.runs.layout import RECONSTRUCTIONS
+from experiments.runs.run import Run
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.cryo_vae import CryoVAE
 

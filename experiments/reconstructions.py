@@ -11,7 +11,6 @@ from lightning_modules.files.atomic import write_atomically
 if TYPE_CHECKING:
     from lightning_modules.vae.cryo_vae import CryoVAE
 
-RECONSTRUCTIONS = "reconstructions.npz"
 N_SHOWN = 6
 
 

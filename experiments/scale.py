@@ -52,7 +52,7 @@ PEAKS = {"training, MB": "training", "encoding, MB": "encoding", "metrics, MB": 
 
 def stand_in(settings: Sequence[str], n: int, path: Path) -> tuple["Particles", np.ndarray]:
     """Return N particles whose images are a sparse file, and some images (n, M) with which :func:`fill` fills it."""
-    from experiments.building import particles_of
+    from experiments.runs.building import particles_of
     from lightning_modules.files.mapped import map_floats
 
     few = particles_of(check(compose(*settings, f"data.n_particles={min(n, N_REAL)}")))
@@ -101,7 +101,7 @@ def training(config: Any, particles: "Particles") -> dict[str, float]:
     """Train for a window of steps: seconds per particle of a step, and of entering the epoch."""
     import pytorch_lightning as pl
 
-    from experiments.building import model_of
+    from experiments.runs.building import model_of
     from lightning_modules.optimization.minibatches import ParticleBlocks
 
     times: list[float] = []
@@ -131,7 +131,7 @@ def encoding(config: Any, particles: "Particles") -> float:
     """Encode a window of particles: seconds per particle."""
     import torch
 
-    from experiments.building import model_of
+    from experiments.runs.building import model_of
 
     model, index = model_of(config, particles), torch.arange(min(len(particles), ENCODED))
     model.prepare()
@@ -142,11 +142,11 @@ def encoding(config: Any, particles: "Particles") -> float:
 
 def judging(config: Any, particles: "Particles", folder: Path) -> dict[str, float]:
     """Measure and draw all N latents, as a run of simulated particles does: seconds per particle."""
-    from experiments.building import described_data
     from experiments.figures_latents import latent_space
     from experiments.latent_maps import principal_map
     from experiments.metrics.latents import active_dimensions
     from experiments.metrics.truth import truth_metrics
+    from experiments.runs.building import described_data
 
     assert particles.labels is not None
     n, rng = len(particles), np.random.default_rng(0)

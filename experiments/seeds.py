@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.configuration.error_messages import command
 from experiments.configuration.overrides import overrides_of
-from experiments.run_folders import FAILED, FINISHED, RunFolder, find
+from experiments.runs.folders import FAILED, FINISHED, RunFolder, find
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically

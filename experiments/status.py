@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from experiments import run_state
 from experiments.configuration.error_messages import command
+from experiments.runs import state
 
 STATES = ("finished", "running", "waiting", "stopped", "failed")
 REFRESH_S = 5.0
@@ -73,14 +73,14 @@ def status_of(folder: Path) -> Status:
 
 def _state(folder: Path) -> tuple[str, str]:
     """Return a run's state, and what there is to say about it."""
-    job = run_state.read_job(folder)
+    job = state.read_job(folder)
     if (folder / "metrics.json").is_file():
         return "finished", ""
-    if (who := run_state.holder(folder)) is not None:
+    if (who := state.holder(folder)) is not None:
         return "running", who + (f", Slurm job {job.slurm}" if job and job.slurm else "")
-    if (failure := run_state.read_failure(folder)) is not None:
+    if (failure := state.read_failure(folder)) is not None:
         return "failed", f"{failure.reason}\n{failure.when}, log: {failure.log}"
-    if job is not None and not job.started and (job.slurm or run_state.holder(Path(job.sweep))):
+    if job is not None and not job.started and (job.slurm or state.holder(Path(job.sweep))):
         return "waiting", f"Slurm job {job.slurm}" if job.slurm else ""
     return "stopped", "the same command continues it"
 
@@ -115,7 +115,7 @@ def run_folders(top: Path) -> Iterator[Path]:
         entries = sorted(os.scandir(top), key=lambda entry: entry.name)
     except OSError:
         return
-    if {"config.yaml", run_state.JOB} & {entry.name for entry in entries}:
+    if {"config.yaml", state.JOB} & {entry.name for entry in entries}:
         yield top
         return
     for entry in entries:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import run_state
 from experiments.configuration.error_messages import one_line
 from experiments.configuration.schema import Precision
-from experiments.runs import Run, start_over
+from experiments.runs import state
+from experiments.runs.run import Run, start_over
 from experiments.status import Status, status_of, table
 from lightning_modules.files.atomic import write_atomically
 
@@ -130,17 +130,17 @@ def submitted(todo: Sequence[Planned], sweep: Path) -> Iterator[None]:
         todo: the runs.
         sweep: the sweep's folder, which exists; while this block lasts, others can see that it is alive.
     """
-    with run_state.lease(sweep):
+    with state.lease(sweep):
         for entry in todo:
             folder = entry.run.folder
-            if run_state.holder(folder) is not None:
+            if state.holder(folder) is not None:
                 continue  # another sweep's, and on its way; this one will wait for it
             if entry.run.config.overwrite:
                 start_over(entry.run)
             for tried_again in (folder, *entry.carries_out):
-                run_state.forget_failure(tried_again)
+                state.forget_failure(tried_again)
             write_atomically(folder / "config.yaml", partial(OmegaConf.save, entry.run.config))
-            run_state.write_job(folder, run_state.Job(str(sweep)))
+            state.write_job(folder, state.Job(str(sweep)))
         yield
 
 

@@ -17,7 +17,7 @@ from experiments.configuration.error_messages import command
 from experiments.evidence import Evidence, describe, group
 from experiments.figures_of_the_paper import FIGURES
 from experiments.report.numbers import BRIEF
-from experiments.run_folders import RunFolder, find
+from experiments.runs.folders import RunFolder, find
 from experiments.verdicts import in_words, markdown
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically

@@ -1,21 +1,19 @@
 """The task of most runs: train, encode every particle, measure, draw, hand over to cryoDRGN."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments import figures, loggers
-from experiments.building import described_data, same_particles, untrained_model
 from experiments.callbacks import EpochLog
 from experiments.fitting import fit
 from experiments.metrics.latents import active_dimensions
 from experiments.metrics.truth import truth_metrics
 from experiments.particle_results import Made
-from experiments.runs import Run
-from lightning_modules.files.atomic import write_atomically
+from experiments.runs.building import described_data, untrained_model
+from experiments.runs.run import Run
+from experiments.runs.stored_results import same_particles, write_latents
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.vae import VAE
 
@@ -58,13 +56,6 @@ class Train:
     def further(self, run: Run, model: VAE, latents: Latents) -> Made:
         """Give what a task has to say beyond every training run; for the others, nothing."""
         return Made({}, [])
-
-
-def write_latents(path: Path, latents: Latents, **others: np.ndarray) -> None:
-    """Write mu and logvar (N, zdim), the particles' index (N,) in the data, and others, such as their true states."""
-    mu, logvar = (part.numpy() for part in latents)
-    arrays = {"mu": mu, "logvar": logvar, "index": np.arange(len(mu)), **others}
-    write_atomically(path, lambda unfinished: np.savez(unfinished, allow_pickle=False, **arrays))
 
 
 def latent_metrics(config: DictConfig, latents: Latents, particles: Any) -> dict[str, float | None]:

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import provenance
 from experiments.configuration.error_messages import command, one_line
-from experiments.data_checksums import checksums_of
-from experiments.run_folders import read_log
-from experiments.runs import Run
+from experiments.runs import provenance
+from experiments.runs.checksums import checksums_of
+from experiments.runs.epoch_log import read_log
+from experiments.runs.run import Run
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
@@ -149,7 +149,7 @@ def remeasure(run: Run, scratch: Path) -> tuple[dict[str, Any], list[Finding]]:
     """
     from hydra.utils import instantiate
 
-    from experiments.building import read_latents
+    from experiments.runs.stored_results import read_latents
     from experiments.training import Train
 
     config: DictConfig = run.config.copy()
@@ -170,7 +170,7 @@ def remeasure(run: Run, scratch: Path) -> tuple[dict[str, Any], list[Finding]]:
 def _of_training(run: Run, copy: Run, task: Any, stored: Any) -> tuple[dict[str, Any], list[Finding]]:
     from hydra.utils import instantiate
 
-    from experiments.building import particles_of, trained_model
+    from experiments.runs.building import particles_of, trained_model
     from experiments.training import latent_metrics
     from lightning_modules.vae.posterior_search import elbo_terms
 

@@ -17,12 +17,13 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.building import particles_of, read_latents, trained_model
 from experiments.configuration.error_messages import command
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.machine.hardware import best_device
 from experiments.metrics.fsc import VolumeDiversity, spherical_mask
-from experiments.runs import Run
+from experiments.runs.building import particles_of, trained_model
+from experiments.runs.run import Run
+from experiments.runs.stored_results import read_latents
 from experiments.volume_decoder import Volume, VolumeDecoder
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically

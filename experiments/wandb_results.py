@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.files.safe_numpy import load_npz
 
 if TYPE_CHECKING:

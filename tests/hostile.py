@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from experiments.building import read_latents, read_weights
-from experiments.runs import Run
+from experiments.runs.run import Run
+from experiments.runs.stored_results import read_latents, read_weights
 from lightning_modules.particles.particles import load_particles
 from tests import particle_sets
 from tests.particle_sets import N, dump, particle_set, rotations, shifts, stack

@@ -13,7 +13,7 @@ from experiments.configuration.compose import compose
 from experiments.metrics import agreement as module
 from experiments.metrics.agreement import agreement, information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
 from experiments.metrics.fsc import fsc_auc, spherical_mask
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 from tests.tiny import SETTINGS

@@ -20,7 +20,7 @@ from experiments.audit.settings import Settings
 from experiments.audit.verdict import AMORTIZING, BOTH, MEMORIZING, UNKNOWN, judge
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
-from experiments.runs import execute
+from experiments.runs.execution import execute
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.particles.particles import load_particles
@@ -155,7 +155,7 @@ def test_names_are_escaped_on_the_page(audited):
 
 
 def test_an_audit_is_found_again_and_another_epoch_is_another_one(audited, usual, tmp_path):
-    from experiments.runs import Run
+    from experiments.runs.run import Run
 
     def of(*overrides):
         return Run.of(compose("+exp=audit", f"audit.run='{usual}'", "trainer.accelerator=cpu", *overrides)).folder.name
@@ -167,7 +167,7 @@ def test_an_audit_is_found_again_and_another_epoch_is_another_one(audited, usual
 def test_a_command_line_leads_back_to_an_audit(audited):
     from experiments.configuration.compose import to_dict
     from experiments.configuration.overrides import overrides_of
-    from experiments.runs import Run
+    from experiments.runs.run import Run
 
     found = Run.of(compose(*overrides_of(to_dict(audited.config)), "trainer.accelerator=cpu"))
     assert found.folder.name == audited.folder.name
@@ -180,10 +180,11 @@ def test_an_audit_verifies(audited):
 
 
 def test_an_audit_stands_in_the_report_with_its_verdict(audited, usual):
-    from experiments import evidence, run_folders
+    from experiments import evidence
     from experiments.report.numbers import labelled
+    from experiments.runs import folders
 
-    (found,) = run_folders.find([audited.folder])
+    (found,) = folders.find([audited.folder])
     (group,) = evidence.group([found])
     assert evidence.describe(group).startswith(f"audit of {usual.parent.name}/{usual.name}, ")
     assert labelled(found, brief=True)[0] == ("verdict", audited.metrics["audit/verdict"])

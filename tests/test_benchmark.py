@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments import benchmark, benchmark_stages
 from experiments.benchmark_machine import Watched, peak_bytes, watch
 from experiments.benchmark_stages import NAMES, Stages, stages_table
-from experiments.building import model_of, particles_of
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
+from experiments.runs.building import model_of, particles_of
 from experiments.ways import ways
 from lightning_modules.errors import InputError
 

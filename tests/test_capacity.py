@@ -30,9 +30,9 @@ def house(tmp_path_factory):
 
 
 def test_twins_are_collected_with_the_baseline_of_the_same_particles(house):
-    from experiments.building import read_latents
     from experiments.metrics.agreement import neighbourhood_overlap
-    from experiments.run_folders import find
+    from experiments.runs.folders import find
+    from experiments.runs.stored_results import read_latents
 
     few, narrow, wide = capacity.collect([house / "runs"])
     assert [(one.n_particles, one.width) for one in (few, narrow, wide)] == [(12, 8), (24, 8), (24, 16)]
@@ -49,8 +49,8 @@ def test_twins_are_collected_with_the_baseline_of_the_same_particles(house):
 
 
 def test_the_weights_are_those_of_the_encoder(house):
-    from experiments.building import model_of, particles_of
-    from experiments.runs import Run
+    from experiments.runs.building import model_of, particles_of
+    from experiments.runs.run import Run
 
     for one in capacity.collect([house / "runs"]):
         run = Run.load(Path(one.folder))

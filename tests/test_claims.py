@@ -13,7 +13,7 @@ from experiments.claims import CLAIMS, judge, main
 from experiments.criteria import Differs, Measure
 from experiments.evidence import Evidence, group
 from experiments.judging import FAILS, HOLDS, NO_LABELS, UNKNOWN, Claim
-from experiments.run_folders import find, look
+from experiments.runs.folders import find, look
 from experiments.verdicts import in_words, markdown
 from tests import world
 from tests.tiny import tiny

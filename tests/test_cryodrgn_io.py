@@ -25,10 +25,10 @@ from cryodrgn.mrcfile import parse_mrc
 from cryodrgn.pose import PoseTracker
 from omegaconf import DictConfig
 
-from experiments.building import model_of
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
 from experiments.cryodrgn_io import export
+from experiments.runs.building import model_of
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import load_particles

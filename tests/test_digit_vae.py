@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy
 
-from experiments.building import model_of, particles_of
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
+from experiments.runs.building import model_of, particles_of
 from lightning_modules.elbo import bernoulli_negative_elbo, kl_divergence
 from lightning_modules.errors import InputError
 from lightning_modules.vae.digit_vae import DigitVAE

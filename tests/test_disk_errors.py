@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import runs
 from experiments.machine.disk_errors import told_in_one_line
-from experiments.runs import Run
+from experiments.runs import execution
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import UNFINISHED, write_atomically
 from tests.hostile import as_somebody
@@ -55,10 +55,10 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(tm
         files_of_at_most(100_000),
         pytest.raises(InputError, match=r"cannot be read or written \(.*make room") as raised,
     ):
-        runs.execute(config)
+        execution.execute(config)
     assert "\n" not in str(raised.value)
     assert not [path for path in tmp_path.rglob("*") if UNFINISHED in path.name or path.stem == "metrics"]
-    assert runs.execute(config).metrics == {"loss/total": 1.0}
+    assert execution.execute(config).metrics == {"loss/total": 1.0}
 
 
 def test_what_is_there_stays_whole_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_read_only_folder_is_refused_and_stays_as_it_is() -> None:
         for path in [*Path(name).rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         with as_somebody(), pytest.raises(InputError, match=r"ermission denied.*mend the permissions") as raised:
-            runs.execute(config)
+            execution.execute(config)
         assert run.folder.name in str(raised.value) and "\n" not in str(raised.value)
         found = {path.name: path.read_text() for path in run.folder.iterdir()}
         assert found == {"config.yaml": "old", "log.csv": "epoch\n"}
@@ -113,4 +113,4 @@ def test_a_finished_run_may_lie_in_a_read_only_folder() -> None:
         for path in [*Path(name).rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o444)
         with as_somebody():
-            assert runs.execute(config).metrics == {"loss/total": 2.0}
+            assert execution.execute(config).metrics == {"loss/total": 2.0}

@@ -12,8 +12,9 @@ from experiments.configuration.identity import earlier_identity, identity
 from experiments.configuration.stored import known_targets, read_config
 from experiments.configuration.validation import check
 from experiments.report.__main__ import main as report
-from experiments.run_folders import FINISHED, find
-from experiments.runs import Run, execute
+from experiments.runs.execution import execute
+from experiments.runs.folders import FINISHED, find
+from experiments.runs.run import Run
 from tests.tiny import SETTINGS
 
 EARLIER = Path(__file__).parent / "earlier_runs" / "0.1.0"

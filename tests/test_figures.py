@@ -9,7 +9,8 @@ import pytest
 from experiments import figure_style, figures
 from experiments.figures import main
 from experiments.latent_maps import LatentMap
-from experiments.runs import Run
+from experiments.runs.layout import MAP
+from experiments.runs.run import Run
 from tests.pictures import count, pixels, size_px
 from tests.tiny import tiny
 
@@ -60,7 +61,7 @@ def test_an_amortization_test_has_its_figure_and_takes_the_map_of_its_source(bas
     assert drawn(shifted.folder) == ["displaced_latents.png"]
     image = pixels(shifted.folder / "figures" / "displaced_latents.png")
     assert steel(image[:, :450]) > 2000 and steel(image[:, -450:]) > 2000
-    with np.load(baseline.folder / figures.MAP) as theirs, np.load(shifted.folder / figures.MAP) as ours:
+    with np.load(baseline.folder / MAP) as theirs, np.load(shifted.folder / MAP) as ours:
         np.testing.assert_array_equal(ours["xy"], theirs["xy"])
         assert ours["xy_altered"].shape == (10, 2)
 
@@ -84,7 +85,7 @@ def test_latents_that_are_all_equal_have_one_volume(folder: Path):
     image = pixels(run.folder / "figures" / "latent_space.png")
     assert image.shape[0] > image.shape[1]
     assert count(image, figure_style.ORIGINAL) == 0  # no particle is numbered
-    assert not (run.folder / figures.MAP).exists()
+    assert not (run.folder / MAP).exists()
 
 
 def test_a_run_without_volumes_has_its_latents_all_the_same(baseline: Run, tmp_path: Path):

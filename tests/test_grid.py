@@ -40,7 +40,8 @@ def test_every_experiment_runs(house, exp):
 
 @pytest.mark.parametrize("exp", ["vlt_zero_frozen", "vlt_random_frozen", "vlt_pretrained_frozen"])
 def test_a_frozen_table_is_bit_equal_after_training(house, exp):
-    from experiments.building import model_of, particles_of, read_latents, trained_model
+    from experiments.runs.building import model_of, particles_of, trained_model
+    from experiments.runs.stored_results import read_latents
 
     run = tiny(house, f"+exp={exp}")
     particles = particles_of(run.config)
@@ -51,7 +52,7 @@ def test_a_frozen_table_is_bit_equal_after_training(house, exp):
 
 def test_the_z_written_is_the_z_of_what_was_trained(house):
     """A table's rows; for a twin run, the encoding of the twin and not of the image itself."""
-    from experiments.building import particles_of, trained_model
+    from experiments.runs.building import particles_of, trained_model
     from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 
     table = tiny(house, "+exp=vlt_random")

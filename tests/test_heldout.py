@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.building import heldout_particles_of, particles_of, read_latents, trained_model
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
 from experiments.heldout import Inferred, metrics_of
 from experiments.metrics.latents import accuracy_elsewhere, vote
-from experiments.runs import execute
+from experiments.runs.building import heldout_particles_of, particles_of, trained_model
+from experiments.runs.execution import execute
+from experiments.runs.stored_results import read_latents
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.posterior_search import ElboTerms, elbo_terms
 from tests.tiny import SETTINGS, tiny

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.building import particles_of
 from experiments.configuration.compose import compose
 from experiments.configuration.identity import identity
 from experiments.configuration.validation import check
 from experiments.machine.disk_errors import told_in_one_line
+from experiments.runs.building import particles_of
 from lightning_modules.errors import InputError
 from lightning_modules.files import image_stacks
 from lightning_modules.particles import image_cache

@@ -8,7 +8,7 @@ import pytest
 from experiments.configuration.compose import compose
 from experiments.configuration.identity import identity
 from experiments.configuration.validation import check
-from experiments.runs import execute
+from experiments.runs.execution import execute
 from lightning_modules.errors import InputError
 from tests.tiny import SETTINGS, tiny
 
@@ -43,8 +43,8 @@ def test_every_new_particle_gets_its_q_and_its_elbo(run):
 
 
 def test_new_images_are_normalized_as_the_training_images_were(house, run, source):
-    from experiments.building import particles_of
     from experiments.infer import particles_for
+    from experiments.runs.building import particles_of
     from experiments.volumes import decoder_of
 
     new, training = particles_for(run.config, decoder_of(source), "x"), particles_of(source.config)

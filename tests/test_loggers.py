@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from experiments import loggers
 from experiments.configuration.compose import compose
 from experiments.machine import signals
-from experiments.runs import Run
+from experiments.runs.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 KEY = "0123456789abcdef0123456789abcdef01234567"

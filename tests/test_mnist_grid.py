@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from experiments.building import particles_of, read_latents, trained_model
 from experiments.configuration.compose import CONF_DIR, compose
 from experiments.configuration.identity import identity, source_of
 from experiments.configuration.validation import check
-from experiments.runs import Run, execute
+from experiments.runs.building import particles_of, trained_model
+from experiments.runs.execution import execute
+from experiments.runs.run import Run
+from experiments.runs.stored_results import read_latents
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "exp").glob("mnist_*.yaml"))
 SETTINGS = (

@@ -7,10 +7,10 @@ import torch
 from cryodrgn.models import MLP, ResidLinearMLP
 from torch import Tensor, nn
 
-from experiments.building import untrained_model
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
-from experiments.runs import Run
+from experiments.runs.building import untrained_model
+from experiments.runs.run import Run
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks import native_few_rows
 from lightning_modules.networks.native_few_rows import MOST_ROWS

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.configuration.compose import CONF_DIR, compose, to_dict
 from experiments.configuration.overrides import command_line, overrides_of
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 
 HERE = ("trainer.accelerator=cpu", "precision=float32")  # what the hardware decides otherwise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.configuration.compose import compose
-from experiments.runs import execute
+from experiments.runs.execution import execute
 
 
 def toy(shared_data, tmp_path, *overrides):

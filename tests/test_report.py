@@ -14,7 +14,7 @@ from PIL import Image
 from experiments.catalogue import IN_THE_PAPER
 from experiments.report import pictures, surfaces
 from experiments.report.__main__ import main
-from experiments.run_folders import FINISHED, find
+from experiments.runs.folders import FINISHED, find
 from tests import world
 from tests.browser import DESKTOP, PHONE, chromium, opened
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from experiments.configuration.compose import CONF_DIR
-from experiments.runs import Run
+from experiments.runs.run import Run
 from tests.tiny import ON_A_PLANE, tiny
 
 EXPERIMENT = ("+exp=vlt_random", "seed=3")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.run_folders import DAMAGED, FAILED, FINISHED, UNFINISHED, find, look
+from experiments.runs.folders import DAMAGED, FAILED, FINISHED, UNFINISHED, find, look
 from lightning_modules.errors import InputError
 from tests import world
 

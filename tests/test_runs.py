@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import runs
 from experiments.checkpoints import LastCheckpoint
 from experiments.configuration.compose import compose
-from experiments.runs import Run
+from experiments.runs import execution
+from experiments.runs.run import Run
 from experiments.training import Train
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
@@ -129,7 +129,7 @@ def test_a_failed_run_leaves_no_result_behind(tmp_path):
 def test_a_loss_that_is_no_number_stops_at_the_last_good_checkpoint(tmp_path, monkeypatch):
     config = compose(*SETTINGS, f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache", "lr=1e30")
     with pytest.raises(InputError, match=r"loss became .*(lower|Lower) lr"):
-        runs.execute(config)
+        execution.execute(config)
     assert Run.of(config).metrics is None
 
 
@@ -143,7 +143,7 @@ def test_two_that_want_the_same_run_train_it_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Train, "__call__", counted)
     config = compose(*SETTINGS, f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache")
-    jobs = [threading.Thread(target=runs.execute, args=(config,)) for _ in range(2)]
+    jobs = [threading.Thread(target=execution.execute, args=(config,)) for _ in range(2)]
     for job in jobs:
         job.start()
     for job in jobs:

@@ -10,8 +10,8 @@ import pytest
 from experiments import seeds
 from experiments.configuration.compose import compose, to_dict
 from experiments.configuration.validation import check
-from experiments.run_folders import DAMAGED, FAILED, FINISHED, UNFINISHED, RunFolder, find
-from experiments.runs import execute
+from experiments.runs.execution import execute
+from experiments.runs.folders import DAMAGED, FAILED, FINISHED, UNFINISHED, RunFolder, find
 from lightning_modules.elbo import Elbo, bernoulli_negative_elbo
 from lightning_modules.errors import InputError
 from lightning_modules.vae.digit_vae import DigitVAE

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import run_state
 from experiments.machine import slurm
+from experiments.runs import state
 from experiments.status import run_folders, status_of
 from tests.tiny import ON_A_PLANE, tiny
 
@@ -153,7 +153,7 @@ def test_a_grid_goes_to_its_end_whatever_becomes_of_one_run_or_of_who_watches(cl
             for exp in ("baseline", "shift_1px")
             for lr in ("0.0001", "1.0e+30")
         }
-        jobs = {key: run_state.read_job(folder) for key, folder in runs.items()}
+        jobs = {key: state.read_job(folder) for key, folder in runs.items()}
         states = {key: slurm.state_of(job.slurm) for key, job in jobs.items()}
         assert {key for key, state in states.items() if state == "COMPLETED"} == {
             key for key in runs if key[1] == "0.0001"
@@ -164,7 +164,7 @@ def test_a_grid_goes_to_its_end_whatever_becomes_of_one_run_or_of_who_watches(cl
 
         logs = {key: Path(job.log).read_text(encoding="utf-8") for key, job in jobs.items()}
         assert "Traceback" in logs["baseline", "1.0e+30"] and "loss became" in logs["baseline", "1.0e+30"]
-        reason = run_state.read_failure(runs["shift_1px", "1.0e+30"]).reason
+        reason = state.read_failure(runs["shift_1px", "1.0e+30"]).reason
         assert reason.startswith("needs baseline (seed 0), which failed: ") and "loss became" in reason
         assert (runs["baseline", "1.0e+30"] / "run.log").read_text().count("Traceback") == 1  # nobody tried again
 
@@ -187,16 +187,16 @@ def test_killed_cancelled_and_out_of_memory_jobs_are_named_and_a_timed_out_one_c
     with Sweep(tmp_path, widths, "hydra.launcher.gpus_per_node=null", epochs=1_000_000) as sweep:
         killed, cancelled, timed_out, too_big = (sweep.run_with(f"width: {width}") for width in (8, 16, 24, 8192))
         eventually(lambda: all(has_trained(folder, 1) for folder in (killed, cancelled, timed_out)))
-        job = {folder: run_state.read_job(folder).slurm for folder in (killed, cancelled, timed_out, too_big)}
+        job = {folder: state.read_job(folder).slurm for folder in (killed, cancelled, timed_out, too_big)}
         assert status_of(killed).state == "running" and job[killed] in status_of(killed).note
         minutes = int(squeue(job[timed_out], "%M").split(":")[0])
         limit(job[timed_out], minutes + 2)
-        os.kill(run_state.lease(killed).owner.pid, signal.SIGKILL)
+        os.kill(state.lease(killed).owner.pid, signal.SIGKILL)
         subprocess.run(["scancel", job[cancelled]], check=True)
         # Slurm looks at the memory now and then: the kernel may be first, and then the job was killed.
         ends = ((killed, ("FAILED",)), (cancelled, ("CANCELLED",)), (too_big, ("OUT_OF_MEMORY", "FAILED")))
         for folder, named in ends:
-            failure = eventually(lambda folder=folder: run_state.read_failure(folder))
+            failure = eventually(lambda folder=folder: state.read_failure(folder))
             assert any(f"{job[folder]} ended as {end}" in failure.reason for end in named)
             assert Path(failure.log).exists()
 
@@ -220,7 +220,7 @@ def test_a_preempted_run_is_queued_again_and_comes_to_the_same_numbers_bit_for_b
         subprocess.run(urgent, check=True, capture_output=True)
         code, said = sweep.end()
         assert code == 0, said
-        assert restarts(run_state.read_job(folder).slurm) == 1
+        assert restarts(state.read_job(folder).slurm) == 1
         assert "continuing from" in (folder / "run.log").read_text()
     whole = tiny(tmp_path / "whole", "zdim=2", "+exp=vlt_random", "trainer.max_epochs=200")
     assert whole.folder.name == folder.name

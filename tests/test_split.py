@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.building import heldout_particles_of, particles_of
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
+from experiments.runs.building import heldout_particles_of, particles_of
 from lightning_modules.errors import InputError
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import load_particles

@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from experiments import run_state
+from experiments.runs import state
 from experiments.status import main, run_folders, status_of, table
 
 
@@ -71,10 +71,10 @@ def test_a_running_run_shows_epoch_loss_and_time_left_and_a_killed_one_is_not_ru
 def test_a_lease_of_another_machine_that_is_no_longer_renewed_is_not_running(tmp_path):
     folder = a_run(tmp_path, epochs=1)
     a_process_at(folder, then="os._exit(0)").wait()
-    marker = folder / run_state.LEASE
+    marker = folder / state.LEASE
     marker.write_text(marker.read_text().replace("host=", "host=another-"))
     assert status_of(folder).state == "running"  # nobody can tell yet
-    long_ago = time.time() - 10 * run_state.LEASE_S
+    long_ago = time.time() - 10 * state.LEASE_S
     os.utime(marker, (long_ago, long_ago))
     assert status_of(folder).state == "stopped"
 
@@ -82,37 +82,37 @@ def test_a_lease_of_another_machine_that_is_no_longer_renewed_is_not_running(tmp
 def test_who_was_killed_is_followed_at_once(tmp_path):
     a_process_at(tmp_path, then="os.kill(os.getpid(), signal.SIGKILL)").wait()
     began = time.monotonic()
-    with run_state.lease(tmp_path):
-        assert time.monotonic() - began < run_state.BEAT_S / 2
+    with state.lease(tmp_path):
+        assert time.monotonic() - began < state.BEAT_S / 2
 
 
 def test_a_clock_that_goes_backwards_keeps_nobody_out(tmp_path):
     """The lease of who was killed is then from the future."""
     a_process_at(tmp_path, then="os.kill(os.getpid(), signal.SIGKILL)").wait()
     tomorrow = time.time() + 86400
-    os.utime(tmp_path / run_state.LEASE, (tomorrow, tomorrow))
-    assert run_state.holder(tmp_path) is None
+    os.utime(tmp_path / state.LEASE, (tomorrow, tomorrow))
+    assert state.holder(tmp_path) is None
     began = time.monotonic()
-    with run_state.lease(tmp_path):
-        assert time.monotonic() - began < run_state.BEAT_S / 2
+    with state.lease(tmp_path):
+        assert time.monotonic() - began < state.BEAT_S / 2
 
 
 def test_a_run_of_a_sweep_waits_as_long_as_the_sweep_lives(tmp_path):
     folder, sweep = a_run(tmp_path / "runs"), tmp_path / "sweep"
     sweep.mkdir()
-    run_state.write_job(folder, run_state.Job(str(sweep)))
-    with run_state.lease(sweep):
+    state.write_job(folder, state.Job(str(sweep)))
+    with state.lease(sweep):
         assert status_of(folder).state == "waiting"
-        run_state.mark_started(folder)
+        state.mark_started(folder)
         assert status_of(folder).state == "stopped"
-        run_state.mark_started(folder, started=False)  # queued again
+        state.mark_started(folder, started=False)  # queued again
         assert status_of(folder).state == "waiting"
     assert status_of(folder).state == "stopped"
 
 
 def test_a_slurm_job_waits_whether_or_not_anybody_watches(tmp_path):
     folder = a_run(tmp_path)
-    run_state.write_job(folder, run_state.Job(str(tmp_path), "12_3", "12_3.log"))
+    state.write_job(folder, state.Job(str(tmp_path), "12_3", "12_3.log"))
     status = status_of(folder)
     assert status.state == "waiting" and "12_3" in status.note
 
@@ -120,11 +120,11 @@ def test_a_slurm_job_waits_whether_or_not_anybody_watches(tmp_path):
 def test_a_failed_run_says_why_and_where_to_look(tmp_path):
     folder = a_run(tmp_path, epochs=2)
     (folder / "run.log").write_text("...")
-    run_state.write_failure(folder, "the loss became nan")
+    state.write_failure(folder, "the loss became nan")
     assert status_of(folder).state == "failed"
     shown = table([status_of(folder)])
     assert "the loss became nan" in shown and str(folder / "run.log") in shown and "1 failed" in shown
-    run_state.forget_failure(folder)
+    state.forget_failure(folder)
     assert status_of(folder).state == "stopped"
 
 

@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from experiments import run_state, runs, sweeps
+from experiments import sweeps
 from experiments.configuration.compose import compose
-from experiments.runs import Run, execute
+from experiments.runs import execution, state
+from experiments.runs.execution import execute
+from experiments.runs.run import Run
 from experiments.training import Train
 from lightning_modules.errors import InputError
 from tests.tiny import SETTINGS
@@ -98,7 +100,7 @@ def test_a_run_that_is_waited_for_by_a_sweep_shows_as_waiting(tmp_path):
     from experiments.status import status_of
 
     plan = sweeps.plan([wanted(tmp_path)])
-    run_state.write_failure(plan[0].run.folder, "an earlier sweep's")
+    state.write_failure(plan[0].run.folder, "an earlier sweep's")
     with sweeps.submitted(plan, tmp_path):
         assert status_of(plan[0].run.folder).state == "waiting"
     assert status_of(plan[0].run.folder).state == "stopped"
@@ -115,7 +117,7 @@ def test_a_failed_source_fails_those_that_need_it_at_once_and_is_tried_once(tmp_
         entry = wanted(tmp_path, f"+exp={exp}")
         with pytest.raises(InputError, match="baseline cannot be done"):
             execute(entry.run.config, in_sweep=True)
-        failure = run_state.read_failure(entry.run.folder)
+        failure = state.read_failure(entry.run.folder)
         assert failure is not None and "baseline cannot be done" in failure.reason
     assert len(tried) == 1
     assert "needs baseline (seed 0), which failed" in failure.reason
@@ -126,11 +128,11 @@ def test_the_next_sweep_tries_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(InputError):
         patched.setattr(Train, "__call__", fails)
         execute(entry.run.config, in_sweep=True)
-    assert run_state.read_failure(entry.run.source().folder) is not None
+    assert state.read_failure(entry.run.source().folder) is not None
     monkeypatch.setattr(Train, "__call__", lambda self, run, source: {"tried": "again"})
     with sweeps.submitted(sweeps.plan([entry]), tmp_path):
         source = execute(entry.run.source().config, in_sweep=True)
-    assert source.metrics == {"tried": "again"} and run_state.read_failure(source.folder) is None
+    assert source.metrics == {"tried": "again"} and state.read_failure(source.folder) is None
 
 
 def test_who_runs_it_alone_tries_again_whatever_failed_before(tmp_path, monkeypatch):
@@ -139,7 +141,7 @@ def test_who_runs_it_alone_tries_again_whatever_failed_before(tmp_path, monkeypa
         execute(wanted(tmp_path).run.config, in_sweep=True)
     monkeypatch.setattr(Train, "__call__", lambda self, run, source: {"tried": "again"})
     run = execute(wanted(tmp_path).run.config)
-    assert run.metrics == {"tried": "again"} and run_state.read_failure(run.folder) is None
+    assert run.metrics == {"tried": "again"} and state.read_failure(run.folder) is None
 
 
 def test_finished_runs_are_recognized_in_well_under_a_second_each(tmp_path):
@@ -157,7 +159,7 @@ def test_the_log_of_a_waiting_process_names_who_it_waits_for(tmp_path, monkeypat
     is_waited_for = threading.Event()
 
     def hold():
-        with run_state.lease(run.folder):
+        with state.lease(run.folder):
             is_held.set()
             is_waited_for.wait(30)
             (run.folder / "metrics.json").write_text("{}")
@@ -167,7 +169,7 @@ def test_the_log_of_a_waiting_process_names_who_it_waits_for(tmp_path, monkeypat
     holder.start()
     is_held.wait(30)
     said = []
-    monkeypatch.setattr(runs.logger, "info", lambda text, *parts: (said.append(text % parts), is_waited_for.set()))
+    monkeypatch.setattr(execution.logger, "info", lambda text, *parts: (said.append(text % parts), is_waited_for.set()))
     assert execute(run.config).metrics == {}
     holder.join()
     assert said == [f"waiting for baseline, which process {os.getpid()} on {socket.gethostname()} is at"]

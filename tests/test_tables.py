@@ -4,7 +4,7 @@ import pytest
 
 from experiments.evidence import group
 from experiments.figures_of_the_paper import FIGURES
-from experiments.run_folders import find
+from experiments.runs.folders import find
 from experiments.tables import ROOT, block_of, figures, grid, main, put
 from tests import world
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import provenance
 from experiments.configuration.compose import compose
-from experiments.data_checksums import of_stack
-from experiments.runs import Run, execute
+from experiments.runs import provenance
+from experiments.runs.checksums import of_stack
+from experiments.runs.execution import execute
+from experiments.runs.run import Run
 from experiments.verify import FAILS, HOLDS, UNKNOWN, main, verify
 from lightning_modules.errors import InputError
 from tests.particle_sets import images, stack

@@ -12,9 +12,9 @@ import torch
 from cryodrgn.mrcfile import parse_mrc
 
 from experiments import volumes
-from experiments.building import read_latents
 from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
-from experiments.runs import Run
+from experiments.runs.run import Run
+from experiments.runs.stored_results import read_latents
 from experiments.volume_decoder import VolumeDecoder, duration
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation

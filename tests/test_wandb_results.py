@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import loggers, wandb_results
-from experiments.runs import Run
+from experiments.runs.run import Run
 from experiments.volumes import write_mrc
 from tests.test_loggers import history, no_key, of_kind, records, run_of, tracker_of
 

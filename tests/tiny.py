@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from experiments.configuration.compose import compose
-from experiments.runs import Run, execute
+from experiments.runs.execution import execute
+from experiments.runs.run import Run
 
 SETTINGS = (
     "data.n_particles=24",

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from scipy.stats import special_ortho_group
 
 from experiments.configuration.compose import compose
-from experiments.runs import Run
+from experiments.runs.run import Run
 
 N, ZDIM, BOX_PX = 240, 8, 16
 STATE = np.arange(N) % 4

@@ -17,12 +17,12 @@ from experiments.audit.particles import AuditedData, Taken, take
 from experiments.audit.reproduced import compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
-from experiments.building import described_data
 from experiments.configuration.schema import Precision
 from experiments.latent_points import Points
 from experiments.machine.hardware import best_device
-from experiments.runs import Run
-from experiments.training import write_latents
+from experiments.runs.building import described_data
+from experiments.runs.run import Run
+from experiments.runs.stored_results import write_latents
 from experiments.volume_decoder import VolumeDecoder
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder

@@ -6,8 +6,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments import run_state
-
 logger = logging.getLogger(__name__)
 
 # What squeue calls a job that will not run again; one that is requeued becomes PENDING.
@@ -53,15 +51,6 @@ def rename(names: Mapping[str, str]) -> None:
     """Give jobs their names; an array is submitted with one for all."""
     commands = "".join(f"update jobid={job} name={name}\n" for job, name in names.items())
     _ask(["scontrol", "--oneliner"], commands)
-
-
-def lost(folder: Path, sweep: str) -> str | None:
-    """Return why the job that was to carry out a run in a sweep did not, though it is over; None otherwise."""
-    job = run_state.read_job(folder)
-    if job is None or job.slurm is None or job.sweep != sweep or job.slurm == this_job():
-        return None
-    state = state_of(job.slurm)
-    return end(job.slurm, state, job.log) if state in OVER else None
 
 
 def end(job: str, state: str, log: str | None) -> str:

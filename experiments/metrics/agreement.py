@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from experiments.metrics.fsc import matched_fsc_auc, spherical_mask
 from experiments.metrics.latents import Floats, Indices, checked, drawn, untied
-from experiments.runs import Run
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npz
 
@@ -187,7 +187,7 @@ def same_latents(run_a: Run, run_b: Run) -> tuple[Floats, Floats]:
     Raises:
         InputError: as for ``agreement``.
     """
-    from experiments.building import same_particles
+    from experiments.runs.stored_results import same_particles
 
     for run in (run_a, run_b):
         if run.metrics is None:
@@ -202,7 +202,7 @@ def same_latents(run_a: Run, run_b: Run) -> tuple[Floats, Floats]:
 
 def _means(folder: Path) -> tuple[Indices, Floats]:
     """The particles' index (N,) and mu (N, zdim) of a run."""
-    from experiments.building import read_latents
+    from experiments.runs.stored_results import read_latents
 
     mu = checked(read_latents(folder).mu)
     stored = load_npz(folder / "latents.npz")

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.configuration.error_messages import command
 from experiments.report.contents import gather
 from experiments.report.page import render
-from experiments.run_folders import find
+from experiments.runs.folders import find
 from lightning_modules.files.atomic import write_atomically
 
 

@@ -20,8 +20,8 @@ from experiments.report.heldout import HeldOut, augmentation, held_out
 from experiments.report.numbers import Table, labelled, table
 from experiments.report.pictures import THUMBNAIL_PX, Picture, data_uri, encode, encode_all, named, read
 from experiments.report.surfaces import Volumes, draw
-from experiments.run_folders import FINISHED, RunFolder
-from experiments.runs import Run
+from experiments.runs.folders import FINISHED, RunFolder
+from experiments.runs.run import Run
 from experiments.verdicts import Verdicts
 
 # Of several figures the one that stands for a run among all.

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.catalogue import place
 from experiments.figure_style import class_colours
-from experiments.run_folders import RunFolder
+from experiments.runs.folders import RunFolder
 
 LOSSES = {
     "loss/total": "total loss",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from experiments.evidence import Evidence
 from experiments.report.numbers import number
-from experiments.run_folders import RunFolder
+from experiments.runs.folders import RunFolder
 
 ROWS = {
     "train": "training particles, as trained",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.run_folders import RunFolder
-from experiments.summary import SHOWN
+from experiments.runs.folders import RunFolder
+from experiments.runs.summary import SHOWN
 
 # In this order; other groups of keys come after them.
 GROUPS = ("loss", "latents", "volumes", "amortization", "heldout")

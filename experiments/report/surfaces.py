@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from experiments.evidence import setting_of
 from experiments.report.pictures import Picture, encode
-from experiments.run_folders import RunFolder
+from experiments.runs.folders import RunFolder
 from lightning_modules.errors import InputError
 
 PATTERNS = ("first_*.mrc", "original_*.mrc", "altered_*.mrc")

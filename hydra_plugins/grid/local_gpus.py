@@ -100,7 +100,7 @@ def settle(todo: Sequence["Planned"], begun: list[Any]) -> None:
     """Wait for all runs; where a process died, note it in the folders of its run and of those that need it."""
     import ray
 
-    from experiments import run_state
+    from experiments.runs import state
 
     left = dict(zip(begun, todo, strict=True))
     while left:
@@ -110,9 +110,9 @@ def settle(todo: Sequence["Planned"], begun: list[Any]) -> None:
         try:
             ray.get(over)
         except ray.exceptions.RayError as error:
-            if run_state.read_failure(folder) is None:
+            if state.read_failure(folder) is None:
                 needed = [todo[need] for need in entry.needs if todo[need].run.metrics is None]
                 needs = f"needs {needed[0].run.config.name}, which failed: " if needed else ""
-                run_state.write_failure(folder, f"{needs}its process died ({' '.join(str(error).split())[:200]})")
+                state.write_failure(folder, f"{needs}its process died ({' '.join(str(error).split())[:200]})")
         outcome = "finished" if entry.run.metrics is not None else "failed"
         logger.info("%s: %s, %d to go", entry.label, outcome, len(left))

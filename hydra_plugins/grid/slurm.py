@@ -83,7 +83,7 @@ else:
 
         def _submit(self, todo: Sequence["Planned"], new: list[int], jobs: dict[int, str], sweep: Path) -> None:
             """Submit one array for all that need nothing, and one for those that need the same job; add their ids."""
-            from experiments import run_state
+            from experiments.runs import state
 
             groups: dict[tuple[int, ...], list[int]] = {}
             for position in new:
@@ -95,7 +95,7 @@ else:
                     folder = todo[position].run.folder
                     log = sweep / f"{todo[position].label}.{folder.name}.log"
                     log.symlink_to(job.paths.stdout)
-                    run_state.write_job(folder, run_state.Job(str(sweep), job.job_id, str(log)))
+                    state.write_job(folder, state.Job(str(sweep), job.job_id, str(log)))
                 after = f", after {' '.join(jobs[need] for need in needs)}" if needs else ""
                 logger.info("Slurm job %s: %d runs%s", submitted[0].job_id.partition("_")[0], len(positions), after)
 
@@ -137,13 +137,13 @@ else:
 
 def _under_way(todo: Sequence["Planned"]) -> dict[int, str]:
     """Return the jobs of an earlier sweep that are queued or run and will carry a run out."""
-    from experiments import run_state
     from experiments.machine import slurm
+    from experiments.runs import state
 
     states = slurm.states() or {}
     jobs = {}
     for position, entry in enumerate(todo):
-        job = run_state.read_job(entry.run.folder)
+        job = state.read_job(entry.run.folder)
         if job is not None and job.slurm in states and states[job.slurm] not in slurm.OVER:
             jobs[position] = job.slurm
             logger.info("%s is Slurm job %s of an earlier sweep already", entry.label, job.slurm)
@@ -152,8 +152,8 @@ def _under_way(todo: Sequence["Planned"]) -> dict[int, str]:
 
 def wait(todo: Sequence["Planned"], jobs: dict[int, str]) -> None:
     """Wait for jobs; where one is over and its run says nothing, note in the run's folder how the job ended."""
-    from experiments import run_state
     from experiments.machine import slurm
+    from experiments.runs import state
 
     logger.info("watch them: python -m experiments.status --watch; Ctrl-C here does not end them")
     left, pause = dict(jobs), POLL_S[0]
@@ -165,12 +165,12 @@ def wait(todo: Sequence["Planned"], jobs: dict[int, str]) -> None:
                 over_since.pop(job, None)
                 continue
             run = todo[position].run
-            if run.metrics is None and run_state.read_failure(run.folder) is None:
+            if run.metrics is None and state.read_failure(run.folder) is None:
                 if time.monotonic() - over_since.setdefault(job, time.monotonic()) < GRACE_S:
                     continue
-                recorded = run_state.read_job(run.folder)
+                recorded = state.read_job(run.folder)
                 log = recorded.log if recorded else None
-                run_state.write_failure(run.folder, slurm.end(job, slurm.state_of(job), log), log)
+                state.write_failure(run.folder, slurm.end(job, slurm.state_of(job), log), log)
             del left[position]
             logger.info("%s: %s, %d to go", todo[position].label, "finished" if run.metrics else "failed", len(left))
         time.sleep(pause)
@@ -183,14 +183,14 @@ def requeue_when_told_to(folder: Path) -> None:
     submitit has the job queued again on SIGUSR2. Some sites announce a preemption by SIGTERM, which is also what
     scancel sends.
     """
-    from experiments import run_state
     from experiments.machine import slurm
+    from experiments.runs import state
 
     queue_again = signal.getsignal(signal.SIGUSR2)
     assert callable(queue_again)
 
     def on_sigusr2(number: int, frame: FrameType | None) -> None:
-        run_state.mark_started(folder, started=False)
+        state.mark_started(folder, started=False)
         queue_again(signal.SIGUSR2, frame)
 
     def on_sigterm(number: int, frame: FrameType | None) -> NoReturn:

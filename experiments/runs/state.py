@@ -16,6 +16,8 @@ from typing import Any
 
 from filelock import SoftFileLease
 
+from experiments.machine.slurm import OVER, end, state_of, this_job
+
 LEASE = ".running"
 # A file is a lease as long as it is touched, so it works on every file system that a cluster's nodes share;
 # flock does not. Who was killed on another machine is known to be gone after this time, on this machine at once.
@@ -157,3 +159,12 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
         return
     write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def lost(folder: Path, sweep: str) -> str | None:
+    """Return why the job that was to carry out a run in a sweep did not, though it is over; None otherwise."""
+    job = read_job(folder)
+    if job is None or job.slurm is None or job.sweep != sweep or job.slurm == this_job():
+        return None
+    state = state_of(job.slurm)
+    return end(job.slurm, state, job.log) if state in OVER else None

@@ -1,6 +1,6 @@
 """What a run found, for the terminal."""
 
-from experiments.runs import Run
+from experiments.runs.run import Run
 
 # In this order; a run has those that apply to it.
 SHOWN = {

@@ -1,6 +1,5 @@
 """What lies below a folder: runs that are finished, under way, failed or damaged."""
 
-import csv
 import math
 import re
 from collections.abc import Iterable
@@ -11,7 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.configuration.compose import to_dict
-from experiments.runs import Run
+from experiments.runs.epoch_log import read_log
+from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 
 FINISHED, UNFINISHED, FAILED, DAMAGED = "finished", "unfinished", "failed", "damaged"
@@ -109,16 +109,6 @@ def look(folder: Path) -> RunFolder:
     return RunFolder(folder, UNFINISHED, config, rows=rows, problem=f"{len(rows)} of {of} epochs done" if of else "")
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Read log.csv; what is missing or no number is left out."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
-        return []
-    return [{key: number for key, text in row.items() if (number := _number(text)) is not None} for row in rows]
-
-
 def last_error(path: Path) -> str:
     """Return the failure with which a run's last attempt ended, as one line; empty if it did not fail.
 
@@ -137,11 +127,3 @@ def last_error(path: Path) -> str:
         return ""
     text = found["text"].removeprefix("failed:").strip()
     return text or lines[-1].strip()
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

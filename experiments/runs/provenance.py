@@ -19,18 +19,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.configuration.compose import REPOSITORY
 from experiments.machine.hardware import processor
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
 
 if TYPE_CHECKING:
-    from experiments.runs import Run
+    from experiments.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
 PROVENANCE = "provenance.json"
 PACKAGES = ("amortize-or-memorize", "cryodrgn", "torch", "pytorch-lightning", "numpy", "hydra-core")
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def recorded(run: "Run") -> Iterator[None]:
 
     An attempt that was killed has no end. The duration is that of a clock which nobody sets.
     """
-    from experiments.data_checksums import checksums_of
+    from experiments.runs.checksums import checksums_of
 
     path = run.folder / PROVENANCE
     attempts = [*_earlier(path), _attempt(run)]

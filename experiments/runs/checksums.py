@@ -22,7 +22,7 @@ def checksums_of(config: DictConfig) -> dict[str, dict[str, Any]]:
         For each file, under the name of its key (stacks that a table names: under their number), its size, what was
         taken of it, and the SHA-256 of that. Digits have no files of their own, and their images are taken.
     """
-    from experiments.building import described_data
+    from experiments.runs.building import described_data
     from lightning_modules.particles.sources import ParticleSource
 
     source = described_data(config)

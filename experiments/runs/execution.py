@@ -6,94 +6,27 @@ Finding a run reads small files alone, and imports neither torch nor Lightning.
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import provenance, run_state
-from experiments.configuration import validation
 from experiments.configuration.error_messages import one_line
-from experiments.configuration.identity import earlier_identity, identity, source_of
-from experiments.configuration.stored import read_config
-from experiments.machine import signals, slurm
+from experiments.machine import signals
 from experiments.machine.disk_errors import told_in_one_line
+from experiments.runs import provenance, state
+from experiments.runs.run import Run, start_over
+from experiments.runs.state import lost
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import UNFINISHED, write_atomically
-from lightning_modules.files.regular_files import read_bytes
 
 logger = logging.getLogger(__name__)
 
-_METRIC = (int, float, str, bool, type(None))
 # What is in the folder of a run that has come to nothing yet.
 BARE = {"config.yaml", "run.log", provenance.PROVENANCE}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A checked configuration and its folder.
-
-    Attributes:
-        config: resolved.
-        folder: holds everything the run writes.
-    """
-
-    config: DictConfig
-    folder: Path
-
-    @classmethod
-    def of(cls, config: DictConfig) -> "Run":
-        """Return the run of a configuration as composed, in the folder that an earlier version made for it, if any."""
-        checked = validation.check(config)
-        beside = Path(checked.paths.runs).resolve() / checked.data.name / checked.name
-        folder, earlier = beside / identity(checked), beside / earlier_identity(checked)
-        return cls(checked, earlier if earlier.is_dir() and not folder.is_dir() else folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Run":
-        """Return the run in a folder.
-
-        Raises:
-            InputError: there is no configuration in it, or it cannot be read.
-        """
-        path = folder / "config.yaml"
-        if not os.path.lexists(path):
-            raise InputError(f"{folder}: not the folder of a run, there is no config.yaml in it")
-        config = read_config(path)
-        return cls(config, folder.resolve())
-
-    @property
-    def metrics(self) -> dict[str, Any] | None:
-        """The final numbers; None while the run is not finished."""
-        path = self.folder / "metrics.json"
-        if not os.path.lexists(path):
-            return None
-        content = read_bytes(path, "the metrics of a run")
-        try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
-            raise InputError(f"{path}: not valid JSON; delete the file to have it made again") from None
-        if not isinstance(found, dict) or not all(isinstance(value, _METRIC) for value in found.values()):
-            raise InputError(f"{path}: expected names and numbers alone; delete the file to have it made again")
-        return found
-
-    def source(self) -> "Run | None":
-        """Return the run that this one needs, finished or not."""
-        found = source_of(self.config)
-        if found is None:
-            return None
-        return Run.load(found) if isinstance(found, Path) else Run.of(found)
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the trainer's state is kept."""
-        return self.folder / "checkpoints" / "last.ckpt"
 
 
 def execute(config: DictConfig, in_sweep: bool = False) -> Run:
@@ -121,21 +54,13 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
         with _alone(run, keep=in_sweep):
             if run.metrics is not None and not config.overwrite:  # finished while this process waited
                 return run
-            if in_sweep and (failure := run_state.read_failure(run.folder)) is not None:  # failed while it waited
+            if in_sweep and (failure := state.read_failure(run.folder)) is not None:  # failed while it waited
                 raise InputError(failure.reason)
-            run_state.forget_failure(run.folder)
+            state.forget_failure(run.folder)
             if config.overwrite:
                 start_over(run)
             _carry_out(run, source)
     return run
-
-
-def start_over(run: Run) -> None:
-    """Remove all that a run has written."""
-    keep = {run_state.LEASE, run_state.JOB}
-    for path in run.folder.iterdir() if run.folder.is_dir() else ():
-        if path.name not in keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _finished_source(run: Run, in_sweep: bool) -> Run | None:
@@ -155,10 +80,10 @@ def _finished_source(run: Run, in_sweep: bool) -> Run | None:
 
 def _failed_in_sweep(source: Run, run: Run) -> str | None:
     """Return why a source came to nothing in the sweep that carries a run out; None where it may still come."""
-    if (failure := run_state.read_failure(source.folder)) is not None:
+    if (failure := state.read_failure(source.folder)) is not None:
         return failure.reason
-    job = run_state.read_job(run.folder)
-    return None if job is None else slurm.lost(source.folder, job.sweep)
+    job = state.read_job(run.folder)
+    return None if job is None else lost(source.folder, job.sweep)
 
 
 def _carry_out(run: Run, source: Run | None) -> None:
@@ -166,7 +91,7 @@ def _carry_out(run: Run, source: Run | None) -> None:
 
     for path in run.folder.rglob(f"{UNFINISHED}*"):  # a killed process could not
         path.unlink()
-    run_state.mark_started(run.folder)
+    state.mark_started(run.folder)
     write_atomically(run.folder / "config.yaml", lambda path: OmegaConf.save(run.config, path))
     _import_keeping_logging()
     with _log_file(run.folder / "run.log"):
@@ -187,16 +112,16 @@ def _alone(run: Run, keep: bool) -> Iterator[None]:
         raise InputError(
             f"{run.folder}: the run's folder cannot be made ({error.strerror}); choose another with paths.runs=DIR"
         ) from None
-    lease = run_state.lease(run.folder, if_lost=lambda _: signals.request_stop("another process, which went on"))
+    lease = state.lease(run.folder, if_lost=lambda _: signals.request_stop("another process, which went on"))
     try:
         lease.acquire(timeout=0)
     except Timeout:
-        logger.info("waiting for %s, which %s is at", run.config.name, run_state.holder(run.folder) or "somebody else")
+        logger.info("waiting for %s, which %s is at", run.config.name, state.holder(run.folder) or "somebody else")
         lease.acquire(poll_interval=1.0)
     try:
         yield
     finally:
-        is_bare = _names(run.folder) <= BARE | {run_state.LEASE}
+        is_bare = _names(run.folder) <= BARE | {state.LEASE}
         if is_bare and not keep:
             for name in BARE:
                 (run.folder / name).unlink(missing_ok=True)
@@ -217,7 +142,7 @@ def _failure_recorded(run: Run, keep: bool) -> Iterator[None]:
         yield
     except Exception as error:
         if keep or _names(run.folder):
-            run_state.write_failure(run.folder, one_line(error))
+            state.write_failure(run.folder, one_line(error))
         raise
 
 

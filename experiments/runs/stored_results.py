@@ -1,0 +1,103 @@
+"""Weights and latents in the folder of a run: read with every check, written atomically."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.configuration.compose import to_dict
+from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.regular_files import regular_file
+from lightning_modules.files.safe_numpy import load_npz, refuse_unpacking
+from lightning_modules.latents.table_init import Latents
+
+
+def read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a checkpoint, and run nothing that is in it.
+
+    Raises:
+        InputError: missing, damaged, with something else in it than tensors, or with weights that are no numbers.
+    """
+    regular_file(checkpoint, "a checkpoint")
+    try:
+        refuse_unpacking(checkpoint)
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+            raise TypeError("state_dict holds something else than tensors")
+        if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
+            raise ValueError(f"NaN or infinite numbers in {wrong[0]}")
+    except Exception as error:
+        raise _no_weights(checkpoint, error) from None
+    return dict(weights)
+
+
+def _no_weights(checkpoint: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{checkpoint}: the weights cannot be read ({' '.join(str(error).split())[:200]}), expected those of the run; "
+        "repeat it with overwrite=true"
+    )
+
+
+def read_latents(folder: Path) -> Latents:
+    """Read what a run inferred.
+
+    Args:
+        folder: of a finished run.
+
+    Returns:
+        mu and logvar, each (N, zdim).
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / "latents.npz"
+    try:
+        stored = load_npz(path)
+        mu, logvar = stored["mu"], stored["logvar"]
+        if mu.ndim != 2 or mu.shape != logvar.shape or mu.dtype != np.float32 or logvar.dtype != np.float32:
+            found = f"mu {mu.shape} {mu.dtype} and logvar {logvar.shape} {logvar.dtype}"
+            raise ValueError(f"{found}, expected both (N, zdim) float32")
+        if not (np.isfinite(mu).all() and np.isfinite(logvar).all()):
+            raise ValueError("NaN or infinite values, expected numbers")
+        return Latents(torch.from_numpy(mu), torch.from_numpy(logvar))
+    except Exception as error:
+        raise InputError(
+            f"{path}: the latents cannot be read ({' '.join(str(error).split())}); repeat that run with overwrite=true"
+        ) from None
+
+
+def same_particles(config: DictConfig, source: DictConfig, said_by: str = "source") -> None:
+    """Check that two runs are about the same particles.
+
+    Args:
+        config: of one run.
+        source: of the other.
+        said_by: how the error names the other: the key or folder that the user gave.
+
+    Raises:
+        InputError: they are not; latents of one say nothing about the other.
+    """
+    ours, theirs = (
+        {key: value for key, value in to_dict(OmegaConf.create({"data": c.data}))["data"].items() if key in SAME}
+        for c in (config, source)
+    )
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise InputError(
+                f"{said_by}: a run with data.{key}={theirs.get(key)} was found, expected data.{key}={ours.get(key)}; "
+                "name a run of the same particles"
+            )
+
+
+SAME = (
+    "_target_", "particles", "poses", "ind", "n_particles", "box_px", "snr", "seed", "n_states", "hinge_deg", "split",
+)  # fmt: skip
+
+
+def write_latents(path: Path, latents: Latents, **others: np.ndarray) -> None:
+    """Write mu and logvar (N, zdim), the particles' index (N,) in the data, and others, such as their true states."""
+    mu, logvar = (part.numpy() for part in latents)
+    arrays = {"mu": mu, "logvar": logvar, "index": np.arange(len(mu)), **others}
+    write_atomically(path, lambda unfinished: np.savez(unfinished, allow_pickle=False, **arrays))
