@@ -141,9 +141,9 @@ def read_cryodrgn_log(text: str) -> list[tuple[float, float]]:
 
 def train_suite(config: DictConfig, folder: Path) -> tuple[list[float], list[float]]:
     """Train by the suite's trainer; loss and seconds of each epoch."""
-    from experiments.callbacks import EpochLog
-    from experiments.fitting import fit
     from experiments.runs.building import model_of, particles_of
+    from experiments.training.callbacks import EpochLog
+    from experiments.training.fit import fit
 
     particles = particles_of(config)
     epochs = EpochLog(folder / "log.csv", len(particles))

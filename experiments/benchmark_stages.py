@@ -15,10 +15,10 @@ from typing import Any
 import pytorch_lightning as pl
 
 from experiments.benchmark_machine import Watched, peak_bytes, watch
-from experiments.callbacks import EpochLog
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
 from experiments.runs.run import Run
+from experiments.training.callbacks import EpochLog
 from lightning_modules.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,8 +69,8 @@ class TrainOnly:
         """Train a run's model; return seconds since 1970 of the first step, and peaks."""
         import torch
 
-        from experiments.fitting import fit
         from experiments.runs.building import untrained_model
+        from experiments.training.fit import fit
 
         model = untrained_model(run, source)
         clock = Clock(run.folder / "log.csv", len(model.particles))

@@ -6,14 +6,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments import figures, loggers
-from experiments.callbacks import EpochLog
-from experiments.fitting import fit
 from experiments.metrics.latents import active_dimensions
 from experiments.metrics.truth import truth_metrics
 from experiments.particle_results import Made
 from experiments.runs.building import described_data, untrained_model
 from experiments.runs.run import Run
 from experiments.runs.stored_results import same_particles, write_latents
+from experiments.training.callbacks import EpochLog
+from experiments.training.fit import fit
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.vae import VAE
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from experiments import processes
-from experiments.callbacks import EpochLog
 from experiments.configuration.compose import compose
-from experiments.fitting import fit
 from experiments.machine import signals
 from experiments.machine.signals import Interrupted
 from experiments.runs.building import untrained_model
 from experiments.runs.run import Run
+from experiments.training import processes
+from experiments.training.callbacks import EpochLog
+from experiments.training.fit import fit
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError

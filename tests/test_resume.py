@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.callbacks import LOSSES, EpochLog
-from experiments.checkpoints import LastCheckpoint, before, newest_whole
 from experiments.configuration.compose import compose
-from experiments.fitting import fit
 from experiments.machine import signals
 from experiments.machine.signals import EXIT_CODE, Interrupted, request_stop
 from experiments.runs.building import model_of, particles_of
 from experiments.runs.execution import execute
 from experiments.runs.run import Run
+from experiments.training.callbacks import LOSSES, EpochLog
+from experiments.training.checkpoints import LastCheckpoint, before, newest_whole
+from experiments.training.fit import fit
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae import vae
 from tests.tiny import SETTINGS

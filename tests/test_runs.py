@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.checkpoints import LastCheckpoint
 from experiments.configuration.compose import compose
 from experiments.runs import execution
 from experiments.runs.run import Run
 from experiments.training import Train
+from experiments.training.checkpoints import LastCheckpoint
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 from tests.tiny import SETTINGS, tiny

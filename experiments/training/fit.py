@@ -10,12 +10,12 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from experiments.callbacks import EpochLog, ProgressLine
-from experiments.checkpoints import LastCheckpoint, newest_whole
 from experiments.machine.signals import Interrupted
-from experiments.processes import Place, places_of, team_of, without_hints
 from experiments.runs.building import untrained_model
 from experiments.runs.run import Run
+from experiments.training.callbacks import EpochLog, ProgressLine
+from experiments.training.checkpoints import LastCheckpoint, newest_whole
+from experiments.training.processes import Place, places_of, team_of, without_hints
 from lightning_modules.optimization.data_parallel import Alone, Team
 from lightning_modules.optimization.minibatches import ParticleBlocks
 from lightning_modules.vae.vae import VAE
