@@ -131,7 +131,7 @@ def within(settings: Sequence[str]) -> dict[str, float | None]:
     from experiments.latent_maps import LatentMap
     from experiments.machine.hardware import best_device
     from experiments.runs.building import model_of, particles_of
-    from experiments.volume_decoder import VolumeDecoder
+    from experiments.volumes.decoder import VolumeDecoder
 
     config = check(compose(*settings))
     particles, loading_s = timed(lambda: particles_of(config))

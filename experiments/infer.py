@@ -12,14 +12,15 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from experiments import cryodrgn_io, figures, loggers, volumes
+from experiments import cryodrgn_io, figures, loggers
 from experiments.machine.hardware import best_device
-from experiments.metrics.truth import volume_metrics
 from experiments.runs.building import described_data, model_around
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
 from experiments.training import latent_metrics
-from experiments.volume_decoder import VolumeDecoder
+from experiments.volumes import run_volumes
+from experiments.volumes.decoder import VolumeDecoder
+from experiments.volumes.truth import volume_metrics
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import inspect
@@ -61,7 +62,7 @@ class Infer:
             InputError: the run has no decoder of volumes, or is about images of another size.
         """
         assert source is not None
-        decoder = volumes.decoder_of(source)
+        decoder = run_volumes.decoder_of(source)
         particles = particles_for(run.config, decoder, self.source)
         seed = run.config.seed
         model = model_around(
@@ -79,7 +80,7 @@ class Infer:
             **{f"infer/{name}": float(values.mean()) for name, values in columns.items()},
             "infer/particles_per_s": len(particles) / seconds,
             **latent_metrics(run.config, latents, particles),
-            **volumes.write_of_training(run, model, latents.mu),
+            **run_volumes.write_of_training(run, model, latents.mu),
             **volume_metrics(decoder, latents.mu, particles.labels, described_data(run.config)),
         }
         tracker = instantiate(run.config.logger)(run=run)

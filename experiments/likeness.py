@@ -137,7 +137,7 @@ def _areas(a: RunFolder, b: RunFolder, shifts: Iterable[int]) -> list[float]:
 def _decoded(folder: Path) -> list[Volume]:
     """Decode volumes of some particles, the same ones for every run; none where a run has no weights."""
     from experiments.runs.stored_results import read_latents
-    from experiments.volumes import decoder_of
+    from experiments.volumes.run_volumes import decoder_of
 
     try:
         mu = read_latents(folder).mu.numpy()
@@ -152,7 +152,7 @@ def _decoded(folder: Path) -> list[Volume]:
 @functools.lru_cache(maxsize=64)
 def _stored(folder: Path) -> list[Volume]:
     """Read the volumes of the first six particles; none unless they are all there."""
-    from experiments.metrics.agreement import read_volume
+    from experiments.volumes.files import read_volume
 
     paths = [folder / "volumes" / f"first_{i + 1}.mrc" for i in range(N_STORED)]
     try:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import cryodrgn_io, volume_pairs, volumes
-from experiments.metrics.truth import volume_metrics
+from experiments import cryodrgn_io
 from experiments.reconstructions import reconstruct, write_reconstructions
 from experiments.runs.building import described_data
 from experiments.runs.layout import RECONSTRUCTIONS
 from experiments.runs.run import Run
+from experiments.volumes import comparison, run_volumes
+from experiments.volumes.truth import volume_metrics
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.cryo_vae import CryoVAE
 
@@ -49,18 +50,18 @@ class ParticleResults:
         """Reconstruct images, hand the run over to cryoDRGN, decode the paper's volumes, and compare with the true."""
         write_reconstructions(run.folder / RECONSTRUCTIONS, reconstruct(model))
         cryodrgn_io.export(run.folder / "cryodrgn", run.config, model, latents, rows)
-        metrics = volumes.write_of_training(run, model, latents.mu)
-        decoder, data = volumes.on_best_device(run, model), described_data(run.config)
+        metrics = run_volumes.write_of_training(run, model, latents.mu)
+        decoder, data = run_volumes.on_best_device(run, model), described_data(run.config)
         return Made(metrics | volume_metrics(decoder, latents.mu, model.particles.labels, data), [])
 
     def of_altered(self, run: Run, model: CryoVAE, original: Latents, altered: Latents) -> Made:
         """Decode volumes before and after: those of the first particles into files, those of a sample to compare."""
-        volumes.write_of_amortization(run, model, original.mu, altered.mu)
+        run_volumes.write_of_amortization(run, model, original.mu, altered.mu)
         n_particles = len(original.mu)
         sample = np.random.default_rng((run.config.seed, 8)).permutation(n_particles)[: run.config.task.n_volumes]
-        decoder = volumes.on_best_device(run, model)
-        pairs, others = volume_pairs.compare(decoder, original.mu[sample], altered.mu[sample])
+        decoder = run_volumes.on_best_device(run, model)
+        pairs, others = comparison.compare(decoder, original.mu[sample], altered.mu[sample])
         columns = {f"volume_{name}": np.full(n_particles, np.nan) for name in pairs._fields}
         for name, values in pairs._asdict().items():
             columns[f"volume_{name}"][sample] = values
-        return Made(volume_pairs.metrics_of(pairs, others), [], columns)
+        return Made(comparison.metrics_of(pairs, others), [], columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments import figure_style as look
 from experiments.configuration.error_messages import command
-from experiments.surfaces import Volume, frame_of, render, threshold_of
+from experiments.volumes.isosurface import Volume, frame_of, render, threshold_of
 
 PICTURE_IN = 1.5
 PICTURE_PX = 320
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--threshold", type=float, help="density of the surfaces; default: between solvent and particle"
     )
     options = parser.parse_args(arguments)
-    from experiments.volumes import stored
+    from experiments.volumes.files import stored
 
     path = options.out or options.folder / "surfaces.png"
     sheet(stored(options.folder), path, options.threshold, title=options.folder.resolve().name)

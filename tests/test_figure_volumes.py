@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.figure_volumes import pictures_of
-from experiments.volumes import write_mrc
+from experiments.volumes.files import write_mrc
 
 
 def ball(radius_px: float, box_px: int = 24) -> np.ndarray:

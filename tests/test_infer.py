@@ -45,7 +45,7 @@ def test_every_new_particle_gets_its_q_and_its_elbo(run):
 def test_new_images_are_normalized_as_the_training_images_were(house, run, source):
     from experiments.infer import particles_for
     from experiments.runs.building import particles_of
-    from experiments.volumes import decoder_of
+    from experiments.volumes.run_volumes import decoder_of
 
     new, training = particles_for(run.config, decoder_of(source), "x"), particles_of(source.config)
     assert new.norm == pytest.approx(training.norm)
@@ -55,7 +55,7 @@ def test_new_images_are_normalized_as_the_training_images_were(house, run, sourc
 
 
 def test_the_folder_is_one_that_cryodrgn_analyzes(run, source):
-    from experiments.volumes import decoder_of
+    from experiments.volumes.run_volumes import decoder_of
 
     with (run.folder / "cryodrgn" / "z.pkl").open("rb") as file:
         mu = pickle.load(file)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from experiments.surface_sheet import main, sheet
-from experiments.volumes import write_mrc
+from experiments.volumes.files import write_mrc
 from tests.test_surfaces import blob
 
 

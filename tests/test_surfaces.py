@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.ray_caster import view_of_box
-from experiments.surfaces import displayed, frame_of, mesh, render, threshold_of
+from experiments.volumes.isosurface import displayed, frame_of, mesh, render, threshold_of
+from experiments.volumes.ray_caster import view_of_box
 
 D = 32
 

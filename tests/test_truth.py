@@ -18,8 +18,8 @@ from experiments.metrics.truth import (
     neighbourhood_curve,
     neighbourhood_similarity,
     truth_metrics,
-    volume_metrics,
 )
+from experiments.volumes.truth import volume_metrics
 from lightning_modules.simulation.particles import SimulatedParticles
 
 N, ZDIM, D = 400, 8, 16

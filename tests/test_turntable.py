@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import turntable
-from experiments.ray_caster import view_of_box
-from experiments.surfaces import mesh
-from experiments.volumes import write_mrc
+from experiments.volumes import interactive
+from experiments.volumes.files import write_mrc
+from experiments.volumes.isosurface import mesh
+from experiments.volumes.ray_caster import view_of_box
 from tests.test_surfaces import blob
 
 EVIL = "</script><script>alert('ran')</script><img src=x onerror=alert(1)>&\"'"
@@ -50,7 +50,7 @@ def unpacked(surface: dict, names: str) -> np.ndarray:
 
 
 def test_the_page_holds_every_mesh_to_sixteen_bits(meshes):
-    shown = content(turntable.fragment(meshes, "a"))
+    shown = content(interactive.fragment(meshes, "a"))
     reach = max(np.abs(vertices).max() for vertices, _ in meshes.values())
     assert [each["name"] for each in shown["meshes"]] == list(meshes)
     for each, (vertices, faces) in zip(shown["meshes"], meshes.values(), strict=True):
@@ -60,47 +60,51 @@ def test_the_page_holds_every_mesh_to_sixteen_bits(meshes):
 
 
 def test_a_volume_of_the_default_size_takes_less_than_150_kb():
-    surface = mesh(blob(radius_px=24, box_px=64), 0.5, turntable.MAX_FACES)
-    assert len(surface[1]) > 0.5 * turntable.MAX_FACES
-    assert len(turntable.fragment({"v": surface}, "a")) < 100_000
+    surface = mesh(blob(radius_px=24, box_px=64), 0.5, interactive.MAX_FACES)
+    assert len(surface[1]) > 0.5 * interactive.MAX_FACES
+    assert len(interactive.fragment({"v": surface}, "a")) < 100_000
 
 
 def test_more_vertices_than_sixteen_bits_count_are_still_told_apart():
     rng = np.random.default_rng(0)
     vertices, faces = rng.normal(size=(70_000, 3)), rng.integers(0, 70_000, (10, 3))
-    shown = content(turntable.fragment({"v": (vertices, faces)}, "a"))
+    shown = content(interactive.fragment({"v": (vertices, faces)}, "a"))
     np.testing.assert_array_equal(unpacked(shown["meshes"][0]["surface"], "ijk"), faces)
 
 
 def test_names_and_ids_are_text_and_never_markup(meshes):
     swapped = dict(reversed(meshes.items()))
-    for text in (turntable.fragment(meshes, EVIL), turntable.fragment(swapped, "a"), turntable.fragment({}, EVIL)):
+    for text in (
+        interactive.fragment(meshes, EVIL),
+        interactive.fragment(swapped, "a"),
+        interactive.fragment({}, EVIL),
+    ):
         tags = [tag for tag, _ in Elements(text).tags]
         assert "img" not in tags
         assert tags.count("script") == (0 if "There are no volumes" in text else 1)
-    assert Elements(turntable.fragment(meshes, EVIL)).tags[0][1]["id"] == EVIL
-    page = Elements(turntable.page(swapped, EVIL))
+    assert Elements(interactive.fragment(meshes, EVIL)).tags[0][1]["id"] == EVIL
+    page = Elements(interactive.page(swapped, EVIL))
     assert [tag for tag, _ in page.tags].count("script") == 3
     assert "img" not in [tag for tag, _ in page.tags]
 
 
 def test_the_page_asks_nothing_of_any_server(meshes):
-    page = turntable.page(meshes, "volumes")
+    page = interactive.page(meshes, "volumes")
     for _, attributes in Elements(page).tags:
         assert not attributes.get("src")
         assert (attributes.get("href") or "data:").startswith("data:")
-    assert "http" not in turntable.turntable_js()
+    assert "http" not in interactive.turntable_js()
 
 
 def test_a_fragment_holds_no_code(meshes):
     """A page's security policy admits its scripts by their hash; a fragment's script is data."""
-    scripts = [attributes for tag, attributes in Elements(turntable.fragment(meshes, "a")).tags if tag == "script"]
+    scripts = [attributes for tag, attributes in Elements(interactive.fragment(meshes, "a")).tags if tag == "script"]
     assert scripts == [{"type": "application/json"}]
-    assert not re.search(r"\son\w+=", turntable.fragment({"v": meshes["large"]}, "a"))
+    assert not re.search(r"\son\w+=", interactive.fragment({"v": meshes["large"]}, "a"))
 
 
 def test_it_begins_with_the_view_of_the_pictures(meshes):
-    camera = content(turntable.fragment(meshes, "a"))["camera"]
+    camera = content(interactive.fragment(meshes, "a"))["camera"]
     eye, up = (np.array([camera[name][axis] for axis in "xyz"]) for name in ("eye", "up"))
     _, down, near = view_of_box()
     np.testing.assert_allclose(eye / np.linalg.norm(eye), near, atol=1e-12)
@@ -109,14 +113,14 @@ def test_it_begins_with_the_view_of_the_pictures(meshes):
 
 def test_a_volume_without_surface_and_no_volumes_make_no_error():
     empty = (np.empty((0, 3)), np.empty((0, 3)))
-    assert content(turntable.fragment({"empty": empty}, "a"))["meshes"][0]["name"] == "empty"
-    assert "There are no volumes" in turntable.fragment({}, "a")
+    assert content(interactive.fragment({"empty": empty}, "a"))["meshes"][0]["name"] == "empty"
+    assert "There are no volumes" in interactive.fragment({}, "a")
 
 
 def test_the_command_writes_a_page_of_a_folder_of_volumes(tmp_path, capsys):
     write_mrc(tmp_path / "run" / "volumes" / "first_1.mrc", blob(), 1.0)
     write_mrc(tmp_path / "run" / "volumes" / "first_2.mrc", blob(3, 3, 3), 1.0)
-    assert turntable.main([str(tmp_path / "run")]) == 0
+    assert interactive.main([str(tmp_path / "run")]) == 0
     path = Path(capsys.readouterr().out.strip())
     assert path == tmp_path / "run" / "turntable.html"
     page = path.read_text(encoding="utf-8")
@@ -125,9 +129,9 @@ def test_the_command_writes_a_page_of_a_folder_of_volumes(tmp_path, capsys):
 
 
 def test_the_command_fails_with_one_line(tmp_path, capsys):
-    assert turntable.main([str(tmp_path)]) == 1
+    assert interactive.main([str(tmp_path)]) == 1
     (tmp_path / "broken.mrc").write_bytes(b"half")
-    assert turntable.main([str(tmp_path)]) == 1
+    assert interactive.main([str(tmp_path)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "no .mrc volumes here" in lines[0]
@@ -141,7 +145,7 @@ def test_in_a_browser_volumes_turn_and_the_camera_stays(meshes, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium here")
-    (tmp_path / "page.html").write_text(turntable.page(meshes, EVIL), encoding="utf-8")
+    (tmp_path / "page.html").write_text(interactive.page(meshes, EVIL), encoding="utf-8")
     software = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=software)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.metrics.fsc import correlation, fsc_auc, spherical_mask
-from experiments.volume_decoder import VolumeDecoder
-from experiments.volume_pairs import compare, metrics_of
+from experiments.volumes.comparison import compare, metrics_of
+from experiments.volumes.decoder import VolumeDecoder
 from tests.small_models import ZDIM, cryo_vae, particles_in
 
 D = 16

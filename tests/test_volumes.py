@@ -11,11 +11,13 @@ import pytest
 import torch
 from cryodrgn.mrcfile import parse_mrc
 
-from experiments import volumes
-from experiments.latent_points import Points, first_particles, kmeans_centres, listed, principal_component
 from experiments.runs.run import Run
 from experiments.runs.stored_results import read_latents
-from experiments.volume_decoder import VolumeDecoder, duration
+from experiments.volumes import run_volumes
+from experiments.volumes.__main__ import main
+from experiments.volumes.decoder import VolumeDecoder, duration
+from experiments.volumes.files import write
+from experiments.volumes.points import Points, first_particles, kmeans_centres, listed, principal_component
 from lightning_modules.errors import InputError
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.networks.slice_decoder import SliceDecoder
@@ -69,7 +71,7 @@ def test_a_file_is_the_one_that_cryodrgn_eval_vol_writes(run, tmp_path, monkeypa
     np.savetxt(tmp_path / "z.txt", Z)
     pixel_size = json.loads((run.folder / "volumes" / "index.json").read_text())["pixel_size_angstrom"]
     eval_vol(run, tmp_path / "theirs", monkeypatch, "--zfile", tmp_path / "z.txt", "--Apix", pixel_size)
-    assert volumes.main([str(run.folder), "--z", str(tmp_path / "z.txt"), "--out", str(tmp_path / "ours")]) == 0
+    assert main([str(run.folder), "--z", str(tmp_path / "z.txt"), "--out", str(tmp_path / "ours")]) == 0
     for i in range(len(Z)):
         same_file(tmp_path / "ours" / f"z_{i:03}.mrc", tmp_path / "theirs" / f"vol_{i + 1:03}.mrc")
 
@@ -78,7 +80,7 @@ def test_a_smaller_box_is_that_of_eval_vol_downsample_with_larger_voxels(run, tm
     np.save(tmp_path / "z.npy", Z)
     np.savetxt(tmp_path / "z.txt", Z)
     ours = ["--z", str(tmp_path / "z.npy"), "--out", str(tmp_path / "ours"), "--box-px", "8"]
-    assert volumes.main([str(run.folder), *ours]) == 0
+    assert main([str(run.folder), *ours]) == 0
     described = json.loads((tmp_path / "ours" / "index.json").read_text())
     assert described["pixel_size_angstrom"] == pytest.approx(2 * described["decoder"]["pixel_size_angstrom"])
     options = ("--zfile", tmp_path / "z.txt", "-d", 8, "--Apix", described["pixel_size_angstrom"])
@@ -111,13 +113,13 @@ def test_parts_of_points_and_of_z_give_the_same_volumes_as_all_at_once(monkeypat
     torch.manual_seed(0)
     decoder = VolumeDecoder(SliceDecoder(ImageFormation(D), ZDIM, layers=1, width=8), (0, 1), 1.0)
     whole = list(decoder.decode(Z))
-    monkeypatch.setattr("experiments.volume_decoder.ROWS_ON_CPU", 100)
-    monkeypatch.setattr("experiments.volume_decoder.SIDE_BY_SIDE", 2)
+    monkeypatch.setattr("experiments.volumes.decoder.ROWS_ON_CPU", 100)
+    monkeypatch.setattr("experiments.volumes.decoder.SIDE_BY_SIDE", 2)
     np.testing.assert_allclose(list(decoder.decode(Z)), whole, atol=1e-6 * np.abs(whole).max())
 
 
 def test_bfloat16_in_training_does_not_make_coarse_volumes(encoder_run):
-    decoder = volumes.decoder_of(encoder_run)
+    decoder = run_volumes.decoder_of(encoder_run)
     with torch.autocast("cpu", torch.bfloat16):
         inside = next(decoder.decode(Z))
     np.testing.assert_allclose(inside, next(decoder.decode(Z)), atol=1e-6 * np.abs(inside).max())
@@ -125,7 +127,7 @@ def test_bfloat16_in_training_does_not_make_coarse_volumes(encoder_run):
 
 def test_it_says_beforehand_how_long_it_will_take(encoder_run, caplog):
     caplog.set_level("INFO")
-    list(volumes.decoder_of(encoder_run).decode(Z, progress=True))
+    list(run_volumes.decoder_of(encoder_run).decode(Z, progress=True))
     assert "decoding 3 volumes of 16 px: about 1 s" in caplog.text
     assert [duration(s) for s in (0.1, 42, 240, 7200)] == ["1 s", "42 s", "4 min", "2.0 h"]
 
@@ -140,7 +142,7 @@ def test_a_training_run_writes_first_particles_and_kmeans_centres(run):
     for each in index["volumes"]:
         np.testing.assert_array_equal(np.float32(each["z"]), mu[each["particle"]])
     assert [each["particle"] for each in index["volumes"][:6]] == list(range(6))
-    decoded = next(volumes.decoder_of(run).decode(mu[2:3]))
+    decoded = next(run_volumes.decoder_of(run).decode(mu[2:3]))
     volume, header = parse_mrc(str(folder / "first_3.mrc"))
     np.testing.assert_allclose(volume, decoded, atol=1e-5 * np.abs(decoded).max())
     assert header.apix == pytest.approx(index["pixel_size_angstrom"])
@@ -156,7 +158,7 @@ def test_an_amortization_run_writes_originals_and_their_altered_twins(house, enc
     first, _ = parse_mrc(str(encoder_run.folder / "volumes" / "first_4.mrc"))
     np.testing.assert_allclose(original, first, atol=1e-5 * np.abs(first).max())
     altered, _ = parse_mrc(str(run.folder / "volumes" / "altered_4.mrc"))
-    again = next(volumes.decoder_of(run).decode(read_latents(run.folder).mu[3:4]))
+    again = next(run_volumes.decoder_of(run).decode(read_latents(run.folder).mu[3:4]))
     np.testing.assert_allclose(altered, again, atol=1e-5 * np.abs(again).max())
 
 
@@ -177,17 +179,17 @@ def test_a_frozen_zero_table_has_one_single_volume(house, encoder_run):
 
 def test_the_particles_are_not_needed_for_volumes_of_a_finished_run(encoder_run, tmp_path, monkeypatch):
     moved = shutil.copytree(encoder_run.folder, tmp_path / "moved")
-    monkeypatch.setattr(volumes, "particles_of", lambda _: pytest.fail("the particles were read"))
+    monkeypatch.setattr(run_volumes, "particles_of", lambda _: pytest.fail("the particles were read"))
     run = Run.load(moved)
     np.testing.assert_allclose(
-        next(volumes.decoder_of(run).decode(Z)), next(volumes.decoder_of(encoder_run).decode(Z)), atol=1e-6
+        next(run_volumes.decoder_of(run).decode(Z)), next(run_volumes.decoder_of(encoder_run).decode(Z)), atol=1e-6
     )
 
 
 def test_without_index_the_particles_say_what_is_needed(encoder_run, tmp_path):
     moved = shutil.copytree(encoder_run.folder, tmp_path / "moved")
     shutil.rmtree(moved / "volumes")
-    found, known = volumes.decoder_of(Run.load(moved)), volumes.decoder_of(encoder_run)
+    found, known = run_volumes.decoder_of(Run.load(moved)), run_volumes.decoder_of(encoder_run)
     assert (found.norm, found.box_px) == (known.norm, known.box_px)
     assert found.pixel_size_angstrom == pytest.approx(known.pixel_size_angstrom)
 
@@ -269,7 +271,7 @@ def test_the_command_line_fails_with_one_line_and_exit_code_1(encoder_run, tmp_p
         ([encoder_run.folder, "--first", 1, "--box-px", 15, "--out", tmp_path], "box of 15 px"),
         ([encoder_run.folder, "--first", 1, "--box-px", 32, "--out", tmp_path], "an even number from 2 to 16"),
     ):
-        assert volumes.main([str(each) for each in arguments]) == 1
+        assert main([str(each) for each in arguments]) == 1
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
@@ -280,12 +282,12 @@ def test_damaged_weights_are_one_clear_line(encoder_run, tmp_path):
     moved = shutil.copytree(encoder_run.folder, tmp_path / "moved")
     (moved / "checkpoints" / "last.ckpt").write_bytes(b"half")
     with pytest.raises(InputError, match=r"last\.ckpt: the weights cannot be read"):
-        volumes.decoder_of(Run.load(moved))
+        run_volumes.decoder_of(Run.load(moved))
 
 
 def test_an_interruption_leaves_whole_volumes_and_no_index(encoder_run, tmp_path):
-    decoder = volumes.decoder_of(encoder_run)
-    for name, _ in volumes.write(tmp_path, decoder, Points(["a", "b"], Z[:2], [None, None])):
+    decoder = run_volumes.decoder_of(encoder_run)
+    for name, _ in write(tmp_path, decoder, Points(["a", "b"], Z[:2], [None, None])):
         assert name == "a"
         break
     assert [path.name for path in tmp_path.iterdir()] == ["a.mrc"]

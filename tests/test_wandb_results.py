@@ -10,7 +10,7 @@ import pytest
 
 from experiments import loggers, wandb_results
 from experiments.runs.run import Run
-from experiments.volumes import write_mrc
+from experiments.volumes.files import write_mrc
 from tests.test_loggers import history, no_key, of_kind, records, run_of, tracker_of
 
 __all__ = ["no_key"]

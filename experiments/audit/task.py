@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 
-from experiments import loggers, volume_pairs, volumes
+from experiments import loggers
 from experiments.audit import figures
 from experiments.audit.measures import TURNED, Judge, View, altered_views
 from experiments.audit.model import AuditedVAE, model_of, stored_latents
@@ -18,12 +18,14 @@ from experiments.audit.reproduced import compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
 from experiments.configuration.schema import Precision
-from experiments.latent_points import Points
 from experiments.machine.hardware import best_device
 from experiments.runs.building import described_data
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
-from experiments.volume_decoder import VolumeDecoder
+from experiments.volumes import comparison
+from experiments.volumes.decoder import VolumeDecoder
+from experiments.volumes.files import write
+from experiments.volumes.points import Points
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.image_stacks import inspect
@@ -164,10 +166,10 @@ def _draw(
     z = np.concatenate([original.mu[most].numpy(), turned.mu[most].numpy()])
     decoder = VolumeDecoder.of(model)
     points = Points(names, z, [*map(int, most), *map(int, most)])
-    for _ in volumes.write(run.folder / "volumes", decoder, points, min(VOLUME_PX, decoder.box_px)):
+    for _ in write(run.folder / "volumes", decoder, points, min(VOLUME_PX, decoder.box_px)):
         pass
     some = np.random.default_rng((model.seed, 24)).permutation(len(moved))[:N_COMPARED]
-    likeness = volume_pairs.metrics_of(*volume_pairs.compare(decoder, original.mu[some], turned.mu[some]))
+    likeness = comparison.metrics_of(*comparison.compare(decoder, original.mu[some], turned.mu[some]))
     pairs = {key.replace("amortization/", f"audit/{TURNED}/"): value for key, value in likeness.items()}
     folder = run.folder / "figures"
     shown = views[:-1] if views[-1].name == "noise" else views

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from experiments.metrics.fsc import matched_fsc_auc, spherical_mask
 from experiments.metrics.latents import Floats, Indices, checked, drawn, untied
 from experiments.runs.run import Run
+from experiments.volumes.files import read_volume
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npz
 
@@ -218,23 +219,6 @@ def _first_volumes_auc(folder_a: Path, folder_b: Path) -> float | None:
     sides = ([read_volume(folder / "volumes" / name) for name in names] for folder in (folder_a, folder_b))
     volumes_a, volumes_b = sides
     return matched_fsc_auc(volumes_a, volumes_b, spherical_mask(len(volumes_a[0])))
-
-
-def read_volume(path: Path) -> NDArray[np.float32]:
-    """Read a .mrc volume (D, D, D).
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from cryodrgn.mrcfile import parse_mrc
-
-    try:
-        volume: NDArray[np.float32] = parse_mrc(str(path))[0]
-    except Exception as error:
-        raise InputError(
-            f"{path}: the volume cannot be read ({' '.join(str(error).split())}); repeat that run with overwrite=true"
-        ) from None
-    return volume
 
 
 def distances(a: Floats, b: Floats, rows: Indices) -> Iterator[tuple[Indices, Floats, Floats]]:

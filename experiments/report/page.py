@@ -21,7 +21,7 @@ def render(contents: Contents) -> str:
     All text is escaped. What is more, the page's own policy lets no script run but its own three, and lets nothing be
     fetched from anywhere.
     """
-    from experiments.turntable import plotly_js, turntable_js
+    from experiments.volumes.interactive import plotly_js, turntable_js
 
     scripts = (plotly_js(), turntable_js(), (TEMPLATES / "page.js").read_text(encoding="utf-8"))
     return template(TEMPLATES / "page.html.j2", numbers=numbers, in_short=in_short).render(

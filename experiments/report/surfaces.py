@@ -72,8 +72,8 @@ def _draw_alike(
     most: int,
 ) -> dict[Path, Volumes]:
     """Draw the volumes of runs on the same data; surfaces of ``n_faces`` for the first ``most`` of each run."""
-    from experiments.surfaces import frame_of, mesh, render, threshold_of
-    from experiments.turntable import fragment
+    from experiments.volumes.interactive import fragment
+    from experiments.volumes.isosurface import frame_of, mesh, render, threshold_of
 
     everything = [volume for run in runs for volume in volumes[run.folder].values()]
     threshold = threshold_of(everything)
@@ -106,7 +106,7 @@ def _by_data(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
 def _read(folder: Path) -> dict[str, Volume]:
     """Read the volumes that are shown, by name, at a side that can be seen; one that is damaged is left out."""
-    from experiments.metrics.agreement import read_volume
+    from experiments.volumes.files import read_volume
 
     found: dict[str, Volume] = {}
     for pattern in PATTERNS:

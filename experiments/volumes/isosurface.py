@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from experiments.metrics.fsc import spherical_mask
-from experiments.ray_caster import Scene, view_of_box
+from experiments.volumes.ray_caster import Scene, view_of_box
 
 Volume = NDArray[np.float32]
 Floats = NDArray[np.float32]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.configuration.error_messages import command
-from experiments.ray_caster import view_of_box
-from experiments.surfaces import STEEL, mesh, threshold_of
+from experiments.volumes.isosurface import STEEL, mesh, threshold_of
+from experiments.volumes.ray_caster import view_of_box
 from lightning_modules.files.atomic import write_atomically
 
 Mesh = tuple[ArrayLike, ArrayLike]
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_page(folder: Path, out: Path | None, threshold: float | None) -> Path:
-    from experiments.volumes import stored
+    from experiments.volumes.files import stored
 
     volumes = stored(folder)
     level = threshold_of(volumes.values()) if threshold is None else threshold

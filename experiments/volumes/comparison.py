@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.metrics.fsc import correlation, fsc_auc, spherical_mask
-from experiments.volume_decoder import Volume, VolumeDecoder
+from experiments.volumes.decoder import Volume, VolumeDecoder
 
 Floats = NDArray[np.float64]
 
