@@ -14,7 +14,7 @@ from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.machine.signals import EXIT_CODE, Interrupted
 from experiments.runs.execution import execute
 from experiments.runs.summary import summary
-from experiments.sweeps import SweepError
+from experiments.sweeps.planning import SweepError
 from experiments.terminal import any_terminal
 
 

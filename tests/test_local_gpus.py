@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.status import run_folders, status_of
+from experiments.sweeps.status import run_folders, status_of
 from lightning_modules.errors import InputError
 from tests.tiny import ON_A_PLANE
 

@@ -16,7 +16,7 @@ import pytest
 
 from experiments.machine import slurm
 from experiments.runs import state
-from experiments.status import run_folders, status_of
+from experiments.sweeps.status import run_folders, status_of
 from tests.tiny import ON_A_PLANE, tiny
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from experiments.runs import state
-from experiments.status import main, run_folders, status_of, table
+from experiments.sweeps.status import main, run_folders, status_of, table
 
 
 def a_run(top, experiment="baseline", seed=0, epochs=0, name=None):
@@ -145,7 +145,7 @@ def test_two_hundred_runs_are_listed_in_under_a_second_without_torch(tmp_path, c
     assert time.process_time() - began < 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 202 and lines[-1] == "200 finished"
-    imports = "import sys, experiments.status; assert not {'torch', 'hydra', 'omegaconf'} & sys.modules.keys()"
+    imports = "import sys, experiments.sweeps.status; assert not {'torch', 'hydra', 'omegaconf'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", imports], check=True)
 
 

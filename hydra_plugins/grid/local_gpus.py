@@ -17,7 +17,7 @@ except ImportError:
     RayLauncher = None  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
-    from experiments.sweeps import Planned
+    from experiments.sweeps.planning import Planned
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ else:
             os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # a busy machine takes longer than 15 s
             import ray
 
-            from experiments import sweeps
+            from experiments.sweeps import planning
 
             setup_globals()
             ray.init(**{name: value for name, value in self.ray_cfg.init.items() if value is not None})
             try:
                 self.check_gpus(ray.cluster_resources().get("GPU", 0))
-                with sweeps.submitted(todo, sweep):
+                with planning.submitted(todo, sweep):
                     settle(todo, self._begin(todo))
             finally:
                 ray.shutdown()

@@ -21,7 +21,7 @@ except ImportError:
     SlurmLauncher = None
 
 if TYPE_CHECKING:
-    from experiments.sweeps import Planned
+    from experiments.sweeps.planning import Planned
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +62,15 @@ else:
             Raises:
                 InputError: Slurm is not here, or refuses the jobs.
             """
-            from experiments import sweeps
             from experiments.machine import slurm
+            from experiments.sweeps import planning
             from lightning_modules.errors import InputError
 
             if shutil.which("sbatch") is None:
                 raise InputError("hydra/launcher=slurm: no sbatch found, expected a machine that submits to Slurm")
             jobs = _under_way(todo)
             new = [position for position in range(len(todo)) if position not in jobs]
-            with sweeps.submitted([todo[position] for position in new], sweep):
+            with planning.submitted([todo[position] for position in new], sweep):
                 self.folders = [entry.run.folder for entry in todo]
                 self._submit(todo, new, jobs, sweep)
                 slurm.rename({jobs[position]: todo[position].label for position in new})

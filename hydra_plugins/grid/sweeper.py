@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from experiments.sweeps import Planned
+    from experiments.sweeps.planning import Planned
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class GridSweeper(BasicSweeper):
         Raises:
             SweepError: not all runs are finished in the end.
         """
-        from experiments import sweeps
+        from experiments.sweeps import planning
 
         assert self.config is not None and self.hydra_context is not None
         parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(
@@ -36,14 +36,14 @@ class GridSweeper(BasicSweeper):
         )
         (combinations,) = self.split_arguments(parsed, None)
         precision = getattr(self.launcher, "auto_precision", None)
-        entries = [sweeps.wanted(overrides, self._compose(overrides), precision) for overrides in combinations]
-        runs = [entry for entry in entries if isinstance(entry, sweeps.Planned)]
-        todo = sweeps.plan(runs)
+        entries = [planning.wanted(overrides, self._compose(overrides), precision) for overrides in combinations]
+        runs = [entry for entry in entries if isinstance(entry, planning.Planned)]
+        todo = planning.plan(runs)
         finished = len({entry.run.folder for entry in runs}) - len(todo)
         logger.info("%d to do, %d finished already", len(todo), finished)
         if todo:
             self._launch(todo)
-        sweeps.report(entries)
+        planning.report(entries)
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         assert self.config is not None and self.hydra_context is not None
@@ -53,7 +53,7 @@ class GridSweeper(BasicSweeper):
         return composed
 
     def _launch(self, todo: "list[Planned]") -> None:
-        from experiments import sweeps
+        from experiments.sweeps import planning
 
         assert self.config is not None and self.launcher is not None
         sweep = Path(self.config.hydra.sweep.dir).resolve()
@@ -62,5 +62,5 @@ class GridSweeper(BasicSweeper):
         if hasattr(self.launcher, "launch_grid"):
             self.launcher.launch_grid(todo, sweep)
             return
-        with sweeps.submitted(todo, sweep):
+        with planning.submitted(todo, sweep):
             self.launcher.launch([list(entry.overrides) for entry in todo], initial_job_idx=0)

@@ -17,7 +17,7 @@ from experiments.configuration.error_messages import one_line
 from experiments.configuration.schema import Precision
 from experiments.runs import state
 from experiments.runs.run import Run, start_over
-from experiments.status import Status, status_of, table
+from experiments.sweeps.status import Status, status_of, table
 from lightning_modules.files.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
