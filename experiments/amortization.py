@@ -4,11 +4,12 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from experiments import figures, loggers
+from experiments import figures
 from experiments.metrics import altered_particles
 from experiments.runs.building import particles_of, split_of, trained_model
 from experiments.runs.run import Run
 from experiments.runs.stored_results import same_particles, write_latents
+from experiments.tracking import loggers
 from lightning_modules.errors import InputError
 from lightning_modules.latents.encoder import AmortizedEncoder
 

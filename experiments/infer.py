@@ -12,11 +12,12 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from experiments import cryodrgn_io, figures, loggers
+from experiments import cryodrgn_io, figures
 from experiments.machine.hardware import best_device
 from experiments.runs.building import described_data, model_around
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
+from experiments.tracking import loggers
 from experiments.training import latent_metrics
 from experiments.volumes import run_volumes
 from experiments.volumes.decoder import VolumeDecoder

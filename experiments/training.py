@@ -5,13 +5,14 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from experiments import figures, loggers
+from experiments import figures
 from experiments.metrics.latents import active_dimensions
 from experiments.metrics.truth import truth_metrics
 from experiments.particle_results import Made
 from experiments.runs.building import described_data, untrained_model
 from experiments.runs.run import Run
 from experiments.runs.stored_results import same_particles, write_latents
+from experiments.tracking import loggers
 from experiments.training.callbacks import EpochLog
 from experiments.training.fit import fit
 from lightning_modules.latents.table_init import Latents

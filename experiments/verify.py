@@ -153,7 +153,7 @@ def remeasure(run: Run, scratch: Path) -> tuple[dict[str, Any], list[Finding]]:
     from experiments.training import Train
 
     config: DictConfig = run.config.copy()
-    config.logger = OmegaConf.create({"_target_": "experiments.loggers.no_logger", "_partial_": True})
+    config.logger = OmegaConf.create({"_target_": "experiments.tracking.loggers.no_logger", "_partial_": True})
     copy = Run(config, scratch)
     task, stored = instantiate(config.task), read_latents(run.folder)
     if isinstance(task, Train):

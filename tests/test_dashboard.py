@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments import dashboard
+from experiments.tracking import dashboard
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed")
 

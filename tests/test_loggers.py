@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
-from experiments import loggers
 from experiments.configuration.compose import compose
 from experiments.machine import signals
 from experiments.runs.run import Run
+from experiments.tracking import loggers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -298,5 +298,5 @@ def test_online_without_an_answer_gives_up_soon_and_logs_offline(tmp_path: Path,
 
 def test_the_module_is_light():
     heavy = "{'wandb', 'torch', 'pytorch_lightning'}"
-    check = f"import sys, experiments.loggers; sys.exit(bool({heavy} & set(sys.modules)))"
+    check = f"import sys, experiments.tracking.loggers; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

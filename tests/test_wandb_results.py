@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from experiments import loggers, wandb_results
 from experiments.runs.run import Run
+from experiments.tracking import loggers, wandb_results
 from experiments.volumes.files import write_mrc
 from tests.test_loggers import history, no_key, of_kind, records, run_of, tracker_of
 

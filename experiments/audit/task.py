@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 
-from experiments import loggers
 from experiments.audit import figures
 from experiments.audit.measures import TURNED, Judge, View, altered_views
 from experiments.audit.model import AuditedVAE, model_of, stored_latents
@@ -22,6 +21,7 @@ from experiments.machine.hardware import best_device
 from experiments.runs.building import described_data
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
+from experiments.tracking import loggers
 from experiments.volumes import comparison
 from experiments.volumes.decoder import VolumeDecoder
 from experiments.volumes.files import write

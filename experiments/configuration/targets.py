@@ -10,6 +10,8 @@ from typing import Any
 # Where classes were, up to version 0.1.0, and where they are now.
 MOVED: dict[str, str] = {
     "experiments.inference.PosteriorSearch": "lightning_modules.vae.posterior_search.PosteriorSearch",
+    "experiments.loggers.no_logger": "experiments.tracking.loggers.no_logger",
+    "experiments.loggers.wandb_logger": "experiments.tracking.loggers.wandb_logger",
     "lightning_modules.altered_inputs.ConsistentMetadata": "lightning_modules.encoder_inputs.altered.ConsistentMetadata",
     "lightning_modules.altered_inputs.Fill": "lightning_modules.encoder_inputs.altered.Fill",
     "lightning_modules.altered_inputs.PaperMetadata": "lightning_modules.encoder_inputs.altered.PaperMetadata",

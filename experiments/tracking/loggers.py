@@ -93,7 +93,7 @@ def log_results(tracker: Logger, run: Run, metrics: dict[str, Any], figures: Seq
         metrics: become the summary of the W&B run; None values are left out.
         figures: picture files, shown as figures/NAME.
     """
-    from experiments.wandb_results import log_all
+    from experiments.tracking.wandb_results import log_all
 
     log_all(tracker.experiment, run, metrics, figures)  # type: ignore[attr-defined]
 

@@ -101,7 +101,7 @@ def save(project: str, entity: str | None) -> str:
     Raises:
         InputError: no key is at hand, or W&B refuses.
     """
-    from experiments.loggers import key_at_hand
+    from experiments.tracking.loggers import key_at_hand
 
     if not key_at_hand():
         raise InputError("no W&B key was found, expected one to save a dashboard; run `wandb login` once")

@@ -1,0 +1,1 @@
+"""Weights & Biases, and nothing else: loggers, uploaded results, the dashboard."""
