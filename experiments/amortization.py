@@ -4,7 +4,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from experiments import figures
+from experiments.figures import run_figures
 from experiments.metrics import altered_particles
 from experiments.runs.building import particles_of, split_of, trained_model
 from experiments.runs.run import Run
@@ -64,7 +64,7 @@ class AmortizationTest:
         altered_particles.write(run.folder, {**table, **made.of_particles})
         metrics = {**altered_particles.summarize(table), **made.metrics}
         tracker = instantiate(run.config.logger)(run=run)
-        drawn = [*figures.draw(run, source), *made.figures]
+        drawn = [*run_figures.draw(run, source), *made.figures]
         if tracker is not None:
             loggers.log_results(tracker, run, metrics, drawn)
             loggers.close(tracker)

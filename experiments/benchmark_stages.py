@@ -128,7 +128,7 @@ def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
 
 def within(settings: Sequence[str]) -> dict[str, float | None]:
     """Time what is done with a model, in this process; its weights do not matter to that."""
-    from experiments.latent_maps import LatentMap
+    from experiments.figures.latent_maps import LatentMap
     from experiments.machine.hardware import best_device
     from experiments.runs.building import model_of, particles_of
     from experiments.volumes.decoder import VolumeDecoder

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.configuration.error_messages import command
-from experiments.figures_capacity import capacity
+from experiments.figures.capacity import capacity
 from experiments.runs.folders import FINISHED, RunFolder, find
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments import figures
-from experiments.digit_figures import Row, side_by_side
-from experiments.latent_maps import LatentMap
+from experiments.figures import run_figures
+from experiments.figures.digits import Row, side_by_side
+from experiments.figures.latent_maps import LatentMap
 from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.particle_results import Made
 from experiments.runs.run import Run
@@ -60,7 +60,7 @@ class DigitResults:
             "reconstructions/class_accuracy_of_images": reader.accuracy(reader.read(images)),
         }
         latent_map = LatentMap(altered.mu.numpy(), run.config.seed)
-        plane = figures.latent_space(
+        plane = run_figures.latent_space(
             latent_map.xy,
             run.folder / "figures" / "latent_space.png",
             f"{run.config.name}, seed {run.config.seed}: altered images",

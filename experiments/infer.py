@@ -12,7 +12,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from experiments import cryodrgn_io, figures
+from experiments import cryodrgn_io
+from experiments.figures import run_figures
 from experiments.machine.hardware import best_device
 from experiments.runs.building import described_data, model_around
 from experiments.runs.run import Run
@@ -85,7 +86,7 @@ class Infer:
             **volume_metrics(decoder, latents.mu, particles.labels, described_data(run.config)),
         }
         tracker = instantiate(run.config.logger)(run=run)
-        drawn = figures.draw(run)
+        drawn = run_figures.draw(run)
         if tracker is not None:
             loggers.log_results(tracker, run, metrics, drawn)
             loggers.close(tracker)

@@ -142,8 +142,8 @@ def encoding(config: Any, particles: "Particles") -> float:
 
 def judging(config: Any, particles: "Particles", folder: Path) -> dict[str, float]:
     """Measure and draw all N latents, as a run of simulated particles does: seconds per particle."""
-    from experiments.figures_latents import latent_space
-    from experiments.latent_maps import principal_map
+    from experiments.figures.latent_maps import principal_map
+    from experiments.figures.latents import latent_space
     from experiments.metrics.latents import active_dimensions
     from experiments.metrics.truth import truth_metrics
     from experiments.runs.building import described_data

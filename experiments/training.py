@@ -5,7 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from experiments import figures
+from experiments.figures import run_figures
 from experiments.metrics.latents import active_dimensions
 from experiments.metrics.truth import truth_metrics
 from experiments.particle_results import Made
@@ -48,7 +48,7 @@ class Train:
         further = self.further(run, model, latents)
         measured = latent_metrics(run.config, latents, particles)
         metrics = {**epochs.metrics, **measured, **made.metrics, **further.metrics}
-        drawn = [*figures.draw(run), *made.figures, *further.figures]
+        drawn = [*run_figures.draw(run), *made.figures, *further.figures]
         if tracker is not None:
             loggers.log_results(tracker, run, metrics, drawn)
             loggers.close(tracker)

@@ -68,5 +68,5 @@ def pdfs_are_written_where_they_are_looked_at(request: pytest.FixtureRequest) ->
     """They take a third of the smallest run's time, and are no other picture than the PNG beside them."""
     with pytest.MonkeyPatch.context() as patched:
         if not request.module.__name__.rpartition(".")[2].startswith(("test_figure", "test_capacity", "test_mnist")):
-            patched.setattr("experiments.figure_style._write_pdf", lambda fig, path: None)
+            patched.setattr("experiments.figures.style._write_pdf", lambda fig, path: None)
         yield

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import capacity
-from experiments.figures_capacity import capacity as draw
+from experiments.figures.capacity import capacity as draw
 from lightning_modules.errors import InputError
 from tests.tiny import tiny
 
@@ -86,7 +86,7 @@ def test_lines_are_numbers_of_particles_and_seeds_share_a_point(tmp_path, monkey
     from matplotlib.figure import Figure
 
     drawn: list[Figure] = []
-    monkeypatch.setattr("experiments.figure_style.save", lambda fig, path: drawn.append(fig) or path)
+    monkeypatch.setattr("experiments.figures.style.save", lambda fig, path: drawn.append(fig) or path)
     rows = [
         memorized(n, weights, seed, class_accuracy=0.1 * seed + weights / 1e4, class_chance=0.25)
         for n in (100, 1000) for weights in (1000, 5000) for seed in (0, 1)

@@ -4,20 +4,20 @@ import matplotlib.text
 import numpy as np
 import pytest
 
-from experiments import figure_style
-from experiments.figure_labels import label_points
+from experiments.figures import style
+from experiments.figures.labels import label_points
 
 
 def labelled(points: np.ndarray, lines: np.ndarray | None = None):
     """Points in axes with the limits 0 and 1, with their labels: names, boxes and points in px, the frame."""
     names = [str(i + 1) for i in range(len(points))]
-    with figure_style.look():
-        fig = figure_style.figure()
+    with style.look():
+        fig = style.figure()
         ax = fig.subplots()
         ax.set(xlim=(0, 1), ylim=(0, 1))
         fig.draw_without_rendering()
         in_px = None if lines is None else ax.transData.transform(lines.reshape(-1, 2)).reshape(-1, 2, 2)
-        label_points(ax, points, names, [figure_style.ORIGINAL] * len(points), in_px)
+        label_points(ax, points, names, [style.ORIGINAL] * len(points), in_px)
         fig.draw_without_rendering()
         assert [text.get_text() for text in ax.texts] == names
         # The text alone: an annotation's own extent takes in the line to its point.

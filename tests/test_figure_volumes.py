@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.figure_volumes import pictures_of
+from experiments.figures.volume_pictures import pictures_of
 from experiments.volumes.files import write_mrc
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import figure_style, figures
-from experiments.figures import main
-from experiments.latent_maps import LatentMap
+from experiments.figures import run_figures, style
+from experiments.figures.__main__ import main
+from experiments.figures.latent_maps import LatentMap
 from experiments.runs.layout import MAP
 from experiments.runs.run import Run
 from tests.pictures import count, pixels, size_px
@@ -84,7 +84,7 @@ def test_latents_that_are_all_equal_have_one_volume(folder: Path):
     run = tiny(folder, "+exp=vlt_zero_frozen")
     image = pixels(run.folder / "figures" / "latent_space.png")
     assert image.shape[0] > image.shape[1]
-    assert count(image, figure_style.ORIGINAL) == 0  # no particle is numbered
+    assert count(image, style.ORIGINAL) == 0  # no particle is numbered
     assert not (run.folder / MAP).exists()
 
 
@@ -101,7 +101,7 @@ def test_the_true_states_are_in_the_runs_latents(baseline: Run):
 
 
 def test_several_runs_are_drawn_together_where_they_meet(baseline: Run, shifted: Run, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(figures, "draw", lambda run: [])
+    monkeypatch.setattr(run_figures, "draw", lambda run: [])
     assert main([str(baseline.folder), str(shifted.folder)]) == 0
     meeting = baseline.folder.parents[1] / "figures"
     assert sorted(path.name for path in meeting.glob("*.png")) == ["epoch_times.png", "loss_curves.png"]

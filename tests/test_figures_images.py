@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.figures_images import reconstructions
+from experiments.figures.images import reconstructions
 from tests.pictures import pixels
 
 

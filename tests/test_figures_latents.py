@@ -11,9 +11,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import ConnectionPatch
 
-from experiments import figure_style
-from experiments.figure_points import DENSITY_FROM
-from experiments.figures_latents import displaced_latents, latent_space, single_volume
+from experiments.figures import style
+from experiments.figures.latents import displaced_latents, latent_space, single_volume
+from experiments.figures.scatter import DENSITY_FROM
 from tests.pictures import count, disc, pixels, size_px, where
 
 # Colours that nothing else in the figures has.
@@ -42,8 +42,8 @@ def leaders(monkeypatch) -> list[tuple[tuple[float, float], tuple[float, float]]
             found.append((tuple(start), tuple(line.axesB.transData.transform(line.xy2))))
         return save_as_always(fig, path)
 
-    save_as_always = figure_style.save
-    monkeypatch.setattr(figure_style, "save", save)
+    save_as_always = style.save
+    monkeypatch.setattr(style, "save", save)
     return found
 
 
@@ -57,9 +57,9 @@ def cross(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def test_first_particles_are_red_and_the_rest_is_not(map_xy, tmp_path):
-    ten = count(pixels(latent_space(map_xy, tmp_path / "ten.png")), figure_style.ORIGINAL)
-    three = count(pixels(latent_space(map_xy, tmp_path / "three.png", n_labelled=3)), figure_style.ORIGINAL)
-    none = count(pixels(latent_space(map_xy, tmp_path / "none.png", n_labelled=0)), figure_style.ORIGINAL)
+    ten = count(pixels(latent_space(map_xy, tmp_path / "ten.png")), style.ORIGINAL)
+    three = count(pixels(latent_space(map_xy, tmp_path / "three.png", n_labelled=3)), style.ORIGINAL)
+    none = count(pixels(latent_space(map_xy, tmp_path / "none.png", n_labelled=0)), style.ORIGINAL)
     assert ten > 2 * three > 100
     assert none == 0
 
@@ -108,7 +108,7 @@ def test_a_volume_of_which_nothing_is_seen_is_an_empty_frame(map_xy, tmp_path):
 
 def test_true_states_have_their_colours_in_a_legend_below_the_points(map_xy, rng, tmp_path):
     image = pixels(latent_space(map_xy, tmp_path / "state.png", labels=rng.integers(4, size=500)))
-    for colour in figure_style.class_colours(4):
+    for colour in style.class_colours(4):
         assert count(image[-60:], colour) > 40
 
 
@@ -121,16 +121,16 @@ def test_a_hundred_states_have_a_scale(rng, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 4, 6, 10, 25])
 def test_every_class_has_its_own_colour(n):
-    assert len(set(figure_style.class_colours(n))) == n
+    assert len(set(style.class_colours(n))) == n
 
 
 def test_displaced_latents_are_red_green_and_joined_by_purple(map_xy, tmp_path):
     image = pixels(displaced_latents(map_xy, map_xy[::-1], tmp_path / "moved.png"))
-    for colour in (figure_style.ORIGINAL, figure_style.ALTERED, figure_style.BETWEEN):
+    for colour in (style.ORIGINAL, style.ALTERED, style.BETWEEN):
         assert count(image, colour) > 300
     still = displaced_latents(map_xy, map_xy, tmp_path / "still.png")
     # The legend has a purple line.
-    assert count(pixels(still)[:-60], figure_style.BETWEEN) < 30
+    assert count(pixels(still)[:-60], style.BETWEEN) < 30
 
 
 def test_displaced_latents_stand_among_the_volumes_of_both(map_xy, leaders, tmp_path):
@@ -150,21 +150,19 @@ def test_displaced_latents_stand_among_the_volumes_of_both(map_xy, leaders, tmp_
 def test_altered_twins_outside_the_originals_are_not_cut_off(map_xy, tmp_path):
     far = map_xy[:10] + 100
     image = pixels(displaced_latents(map_xy, far, tmp_path / "far.png"))
-    assert count(image[:-60], figure_style.ALTERED) > 300
+    assert count(image[:-60], style.ALTERED) > 300
 
 
 def test_originals_and_twins_differ_in_lightness_too():
-    red, green = (
-        np.dot((0.2126, 0.7152, 0.0722), to_rgb(colour)) for colour in (figure_style.ORIGINAL, figure_style.ALTERED)
-    )
+    red, green = (np.dot((0.2126, 0.7152, 0.0722), to_rgb(colour)) for colour in (style.ORIGINAL, style.ALTERED))
     assert green > 2 * red
 
 
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_collapsed_and_few_latents_are_drawn(n, tmp_path):
     same = np.zeros((n, 2))
-    assert count(pixels(latent_space(same, tmp_path / "a.png", labels=np.arange(n) % 4)), figure_style.ORIGINAL) > 30
-    assert count(pixels(displaced_latents(same, same, tmp_path / "b.png")), figure_style.ALTERED) > 30
+    assert count(pixels(latent_space(same, tmp_path / "a.png", labels=np.arange(n) % 4)), style.ORIGINAL) > 30
+    assert count(pixels(displaced_latents(same, same, tmp_path / "b.png")), style.ALTERED) > 30
 
 
 def test_the_single_volume_fills_its_figure(tmp_path):
@@ -185,7 +183,7 @@ def test_drawing_is_reproducible_and_heeds_no_setting_of_the_user(map_xy, tmp_pa
 
 def test_no_figure_goes_through_pyplot(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from experiments.figures import latent_space;"
+        "import sys; from pathlib import Path; from experiments.figures.run_figures import latent_space;"
         f"latent_space([[0, 1], [1, 0]], Path({str(tmp_path / 'a.png')!r}), labels=[0, 1]);"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
@@ -240,7 +238,7 @@ def test_a_density_has_the_colour_of_the_states_that_it_mixes(rng, tmp_path):
     left, right = (
         part[part.min(axis=-1) < 0.9].mean(axis=0) for part in (image[200:400, 200:400], image[200:400, 600:800])
     )
-    blue, orange = (np.array(to_rgb(colour)) for colour in figure_style.class_colours(2))
+    blue, orange = (np.array(to_rgb(colour)) for colour in style.class_colours(2))
     assert np.linalg.norm(left - blue) < np.linalg.norm(left - orange)
     assert np.linalg.norm(right - orange) < np.linalg.norm(right - blue)
 

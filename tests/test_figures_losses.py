@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
-from experiments import figure_style
-from experiments.figures_losses import _duration, _spread, epoch_times, loss_curve, loss_curves
+from experiments.figures import style
+from experiments.figures.losses import _duration, _spread, epoch_times, loss_curve, loss_curves
 from tests.pictures import count, pixels, size_px, where
 
 
@@ -45,14 +45,14 @@ def test_loss_curve_has_both_losses_and_the_kl(tmp_path: Path):
     height = len(image)
     assert image.shape[:2] == size_px(6.4, 5.0)
     upper, lower = image[: height // 2], image[2 * height // 3 :]
-    assert count(upper, figure_style.TOTAL) > 200
-    assert count(upper, figure_style.RECONSTRUCTION) > 200
-    assert count(lower, figure_style.KL) > 200
-    assert count(lower, figure_style.TOTAL) == 0
+    assert count(upper, style.TOTAL) > 200
+    assert count(upper, style.RECONSTRUCTION) > 200
+    assert count(lower, style.KL) > 200
+    assert count(lower, style.TOTAL) == 0
 
 
 def test_loss_curve_of_one_epoch_is_a_point(tmp_path: Path):
-    assert count(pixels(loss_curve(log_rows(1), tmp_path / "loss.png")), figure_style.TOTAL) > 20
+    assert count(pixels(loss_curve(log_rows(1), tmp_path / "loss.png")), style.TOTAL) > 20
 
 
 def test_loss_curve_leaves_out_what_is_missing(tmp_path: Path):
@@ -70,9 +70,9 @@ def test_loss_curves_name_every_run_once_in_each_panel_in_its_colour(tmp_path: P
     image = pixels(loss_curves([*runs, ("run_0", log_rows(9))], tmp_path / "losses.png"))
     names = [f"run_{i}" for i in range(8)]
     assert sorted(text for text in texts if text.startswith("run")) == sorted(2 * names)
-    for colour in figure_style.line_colours(8):
+    for colour in style.line_colours(8):
         assert count(image, colour) > 150
-    assert len(set(figure_style.line_colours(8))) == 8
+    assert len(set(style.line_colours(8))) == 8
 
 
 def test_loss_curves_of_more_runs_than_there_are_colours_and_of_a_run_without_an_epoch(tmp_path: Path):
@@ -96,7 +96,7 @@ def test_epoch_times_show_the_median_of_each_name(tmp_path: Path, texts: list[st
     runs = [("quick", log_rows(4)), ("quick", log_rows(4)), ("slow", slow), ("amortization", [])]
     image = pixels(epoch_times(runs, tmp_path / "times.png", "Time"))
     assert texts == ["1.5 s", "9:27 min"]
-    bar = 1 - 0.35 * (1 - np.array(to_rgb(figure_style.TOTAL)))
+    bar = 1 - 0.35 * (1 - np.array(to_rgb(style.TOTAL)))
     lengths = [line.sum() for line in where(image, to_hex(bar)) if line.sum()]
     assert max(lengths) / min(lengths) > 50  # 567 s and 1.5 s
 

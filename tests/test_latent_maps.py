@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import latent_maps
-from experiments.latent_maps import LatentMap, differ, latent_map
+from experiments.figures import latent_maps
+from experiments.figures.latent_maps import LatentMap, differ, latent_map
 from experiments.metrics.latents import drawn
 
 N, ZDIM = 200, 8

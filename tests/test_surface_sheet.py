@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from experiments.surface_sheet import main, sheet
+from experiments.figures.volume_sheet import main, sheet
 from experiments.volumes.files import write_mrc
 from tests.test_surfaces import blob
 

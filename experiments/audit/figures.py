@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments import figure_style as look
 from experiments.audit.measures import View
-from experiments.figure_volumes import pictures_of
-from experiments.figures_latents import displaced_latents
+from experiments.figures import style as look
+from experiments.figures.latents import displaced_latents
+from experiments.figures.volume_pictures import pictures_of
 
 SHORT = {
     "train": "training images",

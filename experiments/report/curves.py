@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.catalogue import place
-from experiments.figure_style import class_colours
+from experiments.figures.style import class_colours
 from experiments.runs.folders import RunFolder
 
 LOSSES = {

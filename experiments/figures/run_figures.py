@@ -4,10 +4,7 @@ Each run gets what its folder has: its loss curve, its latents with the volumes 
 reconstructions, and where altered images go. Several runs together also get their losses and times in one picture.
 """
 
-import argparse
 import csv
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.configuration.error_messages import command, one_line
-from experiments.figure_volumes import SIZE_PX, pictures_of
-from experiments.figures_heldout import heldout_losses
-from experiments.figures_images import reconstructions
-from experiments.figures_latents import displaced_latents, latent_space, single_volume
-from experiments.figures_losses import epoch_times, loss_curve, loss_curves
-from experiments.latent_maps import LatentMap, differ
+from experiments.figures.heldout import heldout_losses
+from experiments.figures.images import reconstructions
+from experiments.figures.latent_maps import LatentMap, differ
+from experiments.figures.latents import displaced_latents, latent_space, single_volume
+from experiments.figures.losses import epoch_times, loss_curve, loss_curves
+from experiments.figures.volume_pictures import SIZE_PX, pictures_of
 from experiments.runs.layout import HELDOUT, MAP, RECONSTRUCTIONS
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
@@ -150,38 +146,3 @@ def _arrays(path: Path, *needed: str) -> dict[str, Any]:
         if name not in arrays:
             raise InputError(f"{path}: there is no array {name} in it; repeat that run with overwrite=true")
     return arrays
-
-
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 1 where some run could not be drawn; the others are."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="for pictures of several runs; default: figures/ where the runs meet"
-    )
-    options = parser.parse_args(arguments)
-    runs, failed = [], 0
-    for folder in dict.fromkeys(path.resolve() for path in options.runs):
-        try:
-            run = Run.load(folder)
-            if run.metrics is None:
-                raise InputError(f"{folder}: this run is not finished; the command that started it continues it")
-            _tell(draw(run))
-            runs.append(run)
-        except InputError as error:
-            print(one_line(error), file=sys.stderr)
-            failed = 1
-    if len(runs) > 1:
-        meeting = Path(os.path.commonpath([run.folder for run in runs]))
-        _tell(draw_together(runs, options.out or meeting / "figures"))
-    return failed
-
-
-def _tell(drawn: Sequence[Path]) -> None:
-    for path in drawn:
-        print(path, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments import figure_style as look
+from experiments.figures import style as look
 
 _COLUMN_IN = 1.45
 

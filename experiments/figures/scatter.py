@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments import figure_style as look
+from experiments.figures import style as look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments import figure_style as look
+from experiments.figures import style as look
 
 _COLUMN_IN = 0.95
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments import figure_style as look
-from experiments.figure_labels import label_points
-from experiments.figure_points import draw_latents
-from experiments.figure_volumes import Picture
-from experiments.latent_maps import UMAP_AXES
+from experiments.figures import style as look
+from experiments.figures.labels import label_points
+from experiments.figures.latent_maps import UMAP_AXES
+from experiments.figures.scatter import draw_latents
+from experiments.figures.volume_pictures import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

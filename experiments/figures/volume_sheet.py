@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments import figure_style as look
 from experiments.configuration.error_messages import command
+from experiments.figures import style as look
 from experiments.volumes.isosurface import Volume, frame_of, render, threshold_of
 
 PICTURE_IN = 1.5

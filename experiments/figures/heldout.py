@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import figure_style as look
+from experiments.figures import style as look
 
 NAMES = {
     "train": "training particles, as trained",
