@@ -99,7 +99,8 @@ def _setting(run: RunFolder) -> Any:
 
 
 def _measure(run: RunFolder, baseline: RunFolder | None) -> Memorized:
-    from experiments.metrics.agreement import neighbourhood_overlap, same_latents
+    from experiments.claims.similarity import same_latents
+    from experiments.metrics.agreement import neighbourhood_overlap
     from experiments.runs.stored_results import read_latents
 
     n_particles = len(read_latents(run.folder).mu)

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import claims
-from experiments.catalogue import about, place
+from experiments.claims import paper_claims
+from experiments.claims.comparable_runs import Evidence, describe, group
+from experiments.claims.paper_experiments import about, place
+from experiments.claims.paper_figures import FIGURES
+from experiments.claims.wording import in_words, markdown
 from experiments.configuration.compose import CONF_DIR
 from experiments.configuration.error_messages import command
-from experiments.evidence import Evidence, describe, group
-from experiments.figures_of_the_paper import FIGURES
 from experiments.report.numbers import BRIEF
 from experiments.runs.folders import RunFolder, find
-from experiments.verdicts import in_words, markdown
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 
@@ -113,7 +113,7 @@ def _label(key: str) -> str:
 def findings(found: Sequence[RunFolder]) -> str:
     """Return every criterion of every claim with its numbers."""
     lines = []
-    for verdicts in claims.judge(found)[:1]:
+    for verdicts in paper_claims.judge(found)[:1]:
         for one in verdicts.judged:
             lines += ["", f"**{one.claim.name}: {one.verdict}.** {one.claim.statement} ({one.claim.where})", ""]
             lines += [f"- {finding.verdict}: {in_words(finding)}" for finding in one.findings]
@@ -148,14 +148,14 @@ def write(found: Sequence[RunFolder], readme: Path, figures_page: Path) -> None:
         InputError: no place for a table, or no finished run of cryo-EM particles.
     """
     groups = group(found)
-    cryo_em = next((one for one in groups if claims.CRYO_EM.intersection(one.runs)), None)
+    cryo_em = next((one for one in groups if paper_claims.CRYO_EM.intersection(one.runs)), None)
     if cryo_em is None:
         raise InputError(
             "no finished run of cryo-EM particles here: there is nothing to write; `make paper` makes them"
         )
     page = readme.read_text(encoding="utf-8")
     page = put(page, "grid", grid(block_of(page, "grid"), cryo_em), readme)
-    page = put(page, "claims", markdown(claims.judge(found)[0]), readme)
+    page = put(page, "claims", markdown(paper_claims.judge(found)[0]), readme)
     own = figures_page.read_text(encoding="utf-8") if figures_page.exists() else FIGURES_PAGE
     own = put(put(own, "figures", figures(groups), figures_page), "findings", findings(found), figures_page)
     write_atomically(readme, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))

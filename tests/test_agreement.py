@@ -9,9 +9,10 @@ import pytest
 from cryodrgn.mrcfile import write_mrc
 from scipy.stats import spearmanr, special_ortho_group
 
+from experiments.claims.similarity import agreement
 from experiments.configuration.compose import compose
 from experiments.metrics import agreement as module
-from experiments.metrics.agreement import agreement, information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
+from experiments.metrics.agreement import information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
 from experiments.metrics.fsc import fsc_auc, spherical_mask
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError

@@ -180,13 +180,13 @@ def test_an_audit_verifies(audited):
 
 
 def test_an_audit_stands_in_the_report_with_its_verdict(audited, usual):
-    from experiments import evidence
+    from experiments.claims import comparable_runs
     from experiments.report.numbers import labelled
     from experiments.runs import folders
 
     (found,) = folders.find([audited.folder])
-    (group,) = evidence.group([found])
-    assert evidence.describe(group).startswith(f"audit of {usual.parent.name}/{usual.name}, ")
+    (group,) = comparable_runs.group([found])
+    assert comparable_runs.describe(group).startswith(f"audit of {usual.parent.name}/{usual.name}, ")
     assert labelled(found, brief=True)[0] == ("verdict", audited.metrics["audit/verdict"])
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from cryodrgn.mrcfile import write_mrc
 
-from experiments import likeness
-from experiments.claims import CLAIMS, judge, main
-from experiments.criteria import Differs, Measure
-from experiments.evidence import Evidence, group
-from experiments.judging import FAILS, HOLDS, NO_LABELS, UNKNOWN, Claim
+from experiments.claims import similarity
+from experiments.claims.__main__ import main
+from experiments.claims.comparable_runs import Evidence, group
+from experiments.claims.criteria import Differs, Measure
+from experiments.claims.findings import FAILS, HOLDS, NO_LABELS, UNKNOWN, Claim
+from experiments.claims.paper_claims import CLAIMS, judge
+from experiments.claims.wording import in_words, markdown
 from experiments.runs.folders import find, look
-from experiments.verdicts import in_words, markdown
 from tests import world
 from tests.tiny import tiny
 
@@ -267,13 +268,13 @@ def test_turned_and_scaled_latents_are_the_same_latents(tmp_path):
     a = look(world.make(tmp_path, "seed=0", metrics={}, mu=mu, volumes=world.blobs(0)))
     turned = 3 * mu @ np.linalg.qr(world.ignorant(0)[:8])[0] + 5
     b = look(world.make(tmp_path, "seed=1", metrics={}, mu=turned, volumes=world.blobs(0)))
-    assert likeness.overlap(a, b) == pytest.approx(1, abs=1e-3)
-    assert likeness.cka(a, b) == pytest.approx(1, abs=1e-3)
-    assert likeness.displacement(a, b) == pytest.approx(0, abs=1e-3)
-    assert likeness.rank(a, b) == pytest.approx(0, abs=1e-3)
-    assert likeness.volumes(a, b) > likeness.volumes_by_chance(a, b) + 0.01
-    assert likeness.overlap_by_chance(a, b) == pytest.approx(12 / 239, abs=0.02)
-    assert likeness.cka_by_chance(a, b) < 0.1
+    assert similarity.overlap(a, b) == pytest.approx(1, abs=1e-3)
+    assert similarity.cka(a, b) == pytest.approx(1, abs=1e-3)
+    assert similarity.displacement(a, b) == pytest.approx(0, abs=1e-3)
+    assert similarity.rank(a, b) == pytest.approx(0, abs=1e-3)
+    assert similarity.volumes(a, b) > similarity.volumes_by_chance(a, b) + 0.01
+    assert similarity.overlap_by_chance(a, b) == pytest.approx(12 / 239, abs=0.02)
+    assert similarity.cka_by_chance(a, b) < 0.1
 
 
 @pytest.mark.slow
@@ -282,12 +283,12 @@ def test_volumes_are_decoded_of_many_particles_where_there_are_weights(tmp_path,
     other = tmp_path / "other"
     shutil.copytree(first, other)
     equal = (8 - 1) / 16  # the area between equal volumes of 16 px
-    assert likeness.volumes(look(first), look(other)) == pytest.approx(equal)
-    assert len(likeness._decoded(first)) == 24  # all of the few particles
-    assert likeness.volumes_error(look(first), look(other)) == pytest.approx(0, abs=1e-6)
+    assert similarity.volumes(look(first), look(other)) == pytest.approx(equal)
+    assert len(similarity._decoded(first)) == 24  # all of the few particles
+    assert similarity.volumes_error(look(first), look(other)) == pytest.approx(0, abs=1e-6)
     shutil.rmtree(other / "checkpoints")
-    likeness._decoded.cache_clear()
-    assert likeness.volumes(look(first), look(other)) == pytest.approx(equal)  # of the six that are stored
+    similarity._decoded.cache_clear()
+    assert similarity.volumes(look(first), look(other)) == pytest.approx(equal)  # of the six that are stored
 
 
 def test_too_close_to_call_is_said(copy):
@@ -298,8 +299,8 @@ def test_too_close_to_call_is_said(copy):
 
 def test_two_runs_of_one_seed_are_not_compared(right):
     (evidence,) = group(find([right]))
-    assert len(evidence.likeness("baseline", "baseline", likeness.cka)) == 1
-    assert len(evidence.likeness("vlt_zero", "baseline", likeness.cka)) == 2  # not 4: seeds 0-1 and 1-0
+    assert len(evidence.likeness("baseline", "baseline", similarity.cka)) == 1
+    assert len(evidence.likeness("vlt_zero", "baseline", similarity.cka)) == 2  # not 4: seeds 0-1 and 1-0
 
 
 def test_the_file_and_the_table_hold_every_claim_with_its_numbers(copy, capsys):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import claims, paper
+from experiments import paper
+from experiments.claims import paper_claims
 from experiments.configuration.compose import CONF_DIR
 from experiments.paper import Job, Workers, jobs, main
 from tests import world
@@ -25,7 +26,7 @@ def program(tmp_path, text):
 
 def test_every_claim_finds_the_seeds_that_it_needs():
     found = {(job.experiment, job.seed) for job in jobs()}
-    judged = {*claims.CRYO_EM, "mnist_vae", "mnist_vlt"}
+    judged = {*paper_claims.CRYO_EM, "mnist_vae", "mnist_vlt"}
     assert {(name, seed) for name in judged for seed in (0, 1)} <= found
     assert len(found) == len(list(jobs()))
 

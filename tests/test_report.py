@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from experiments.catalogue import IN_THE_PAPER
+from experiments.claims.paper_experiments import IN_THE_PAPER
 from experiments.report import pictures, surfaces
 from experiments.report.__main__ import main
 from experiments.runs.folders import FINISHED, find

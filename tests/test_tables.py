@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.evidence import group
-from experiments.figures_of_the_paper import FIGURES
+from experiments.claims.comparable_runs import group
+from experiments.claims.paper_figures import FIGURES
 from experiments.runs.folders import find
 from experiments.tables import ROOT, block_of, figures, grid, main, put
 from tests import world

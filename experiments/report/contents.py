@@ -10,11 +10,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments import claims
-from experiments.catalogue import IN_THE_PAPER, about, place
+from experiments.claims import paper_claims
+from experiments.claims.comparable_runs import Evidence, describe, group
+from experiments.claims.paper_experiments import IN_THE_PAPER, about, place
+from experiments.claims.wording import Verdicts
 from experiments.configuration.compose import compose
 from experiments.configuration.overrides import command_line, overrides_of
-from experiments.evidence import Evidence, describe, group
 from experiments.report.curves import loss_curves
 from experiments.report.heldout import HeldOut, augmentation, held_out
 from experiments.report.numbers import Table, labelled, table
@@ -22,7 +23,6 @@ from experiments.report.pictures import THUMBNAIL_PX, Picture, data_uri, encode,
 from experiments.report.surfaces import Volumes, draw
 from experiments.runs.folders import FINISHED, RunFolder
 from experiments.runs.run import Run
-from experiments.verdicts import Verdicts
 
 # Of several figures the one that stands for a run among all.
 FIRST_FIGURES = ("latent_space", "displaced_latents", "single_volume")
@@ -108,9 +108,9 @@ def gather(found: Sequence[RunFolder]) -> Contents:
     finished = [run for run in runs if run.status == FINISHED]
     pictures = encode_all(path for run in runs for path in _figure_paths(run))
     volumes = draw(finished, anchors)
-    verdicts = claims.judge(runs)
+    verdicts = paper_claims.judge(runs)
     commands = _commands(runs)
-    evidence = sorted(group(runs), key=lambda one: not claims.CRYO_EM.intersection(one.runs))
+    evidence = sorted(group(runs), key=lambda one: not paper_claims.CRYO_EM.intersection(one.runs))
     return Contents(
         made=time.strftime("%Y-%m-%d %H:%M"),
         n_finished=len(finished),

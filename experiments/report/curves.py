@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.catalogue import place
+from experiments.claims.paper_experiments import place
 from experiments.figures.style import class_colours
 from experiments.runs.folders import RunFolder
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.evidence import Evidence
+from experiments.claims.comparable_runs import Evidence
 from experiments.report.numbers import number
 from experiments.runs.folders import RunFolder
 

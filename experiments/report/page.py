@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.claims.wording import in_short, numbers
 from experiments.report.contents import Contents
-from experiments.verdicts import in_short, numbers
 
 if TYPE_CHECKING:
     from jinja2 import Template

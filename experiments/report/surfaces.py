@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from experiments.evidence import setting_of
+from experiments.claims.comparable_runs import setting_of
 from experiments.report.pictures import Picture, encode
 from experiments.runs.folders import RunFolder
 from lightning_modules.errors import InputError

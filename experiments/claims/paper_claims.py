@@ -11,21 +11,14 @@ The thresholds are conventions, stated here once and chosen before any run was j
 - "Far" is half as far as a random particle, with a tenth of all particles nearer to the altered image than its own z.
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments import likeness
-from experiments.configuration.error_messages import command
-from experiments.criteria import Differs, Keeps, Loses, Measure, MovesFar, Resembles, TakesAsLong
-from experiments.evidence import Evidence, describe, group
-from experiments.judging import Claim, Criterion
-from experiments.runs.folders import RunFolder, find
-from experiments.terminal import purpose
-from experiments.verdicts import Verdicts, in_words
-from lightning_modules.files.atomic import write_atomically
+from experiments.claims import similarity
+from experiments.claims.comparable_runs import Evidence, describe, group
+from experiments.claims.criteria import Differs, Keeps, Loses, Measure, MovesFar, Resembles, TakesAsLong
+from experiments.claims.findings import Claim, Criterion
+from experiments.claims.wording import Verdicts
+from experiments.runs.folders import RunFolder
 
 AGREES, HALF, QUARTER, SINGLE = 0.8, 0.5, 0.25, 0.01
 
@@ -47,7 +40,7 @@ KL = Measure("loss/kl", "KL per image", counts=0.0)
 def neighbours(experiment: str, says: str, at_least: bool = True) -> Criterion:
     """Compare who is near whom in z."""
     return Resembles(
-        experiment, says, "neighbourhood overlap", likeness.overlap, likeness.overlap_by_chance, HALF, at_least
+        experiment, says, "neighbourhood overlap", similarity.overlap, similarity.overlap_by_chance, HALF, at_least
     )
 
 
@@ -57,10 +50,10 @@ def matched_volumes(experiment: str, says: str) -> Criterion:
         experiment,
         says,
         "matched volumes' FSC area",
-        likeness.volumes,
-        likeness.volumes_by_chance,
+        similarity.volumes,
+        similarity.volumes_by_chance,
         HALF,
-        error=likeness.volumes_error,
+        error=similarity.volumes_error,
     )
 
 
@@ -76,7 +69,7 @@ def agrees(experiment: str) -> tuple[Criterion, ...]:
         Keeps(experiment, "z tells the hinge", HINGE, AGREES),
         Keeps(experiment, "who is near in truth is near in z", NEAR_IN_TRUTH, AGREES),
         neighbours(experiment, "the same particles are near each other"),
-        Resembles(experiment, "z has the same shape", "linear CKA", likeness.cka, likeness.cka_by_chance, HALF),
+        Resembles(experiment, "z has the same shape", "linear CKA", similarity.cka, similarity.cka_by_chance, HALF),
         matched_volumes(experiment, "particles have the same volumes"),
         vary(experiment),
     )
@@ -84,15 +77,15 @@ def agrees(experiment: str) -> tuple[Criterion, ...]:
 
 def moves_far(experiment: str) -> tuple[Criterion, ...]:
     """Ask for altered images far from where the originals are."""
-    common = (likeness.overlap, likeness.overlap_by_chance)
+    common = (similarity.overlap, similarity.overlap_by_chance)
     return (
         MovesFar(
             experiment, "z moves far", DISPLACEMENT, 0.5, "half the distance of two random particles",
-            likeness.displacement, common,
+            similarity.displacement, common,
         ),
         MovesFar(
             experiment, "others are nearer", RANK, 0.1, "a tenth of all particles; 0 stays, 0.5 is chance",
-            likeness.rank, common,
+            similarity.rank, common,
         ),
     )  # fmt: skip
 
@@ -232,29 +225,3 @@ CRYO_EM = {
     "vlt_pretrained_frozen", "evil_twin_permuted", "evil_twin_permuted_large", "evil_twin_permuted_small",
     "evil_twin_noise", "shift_1px", "rotate_90",
 }  # fmt: skip
-
-
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge, print the table, write claims.json; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=purpose(__doc__))
-    parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
-    parser.add_argument("-o", "--output", type=Path, help="default: claims.json in the first folder")
-    options = parser.parse_args(arguments)
-    verdicts = judge(find(options.runs))
-    text = json.dumps([one.to_json() for one in verdicts], indent=2, allow_nan=False) + "\n"
-    path = write_atomically(
-        options.output or options.runs[0] / "claims.json", lambda path: path.write_text(text, encoding="utf-8")
-    )
-    for one in verdicts:
-        print(f"{one.setting or 'no cryo-EM run'}\n")
-        for judged in one.judged:
-            print(f"{judged.claim.name:>4} {judged.verdict:<14} {judged.claim.statement}")
-            for finding in judged.findings:
-                print(f"{'':20}{finding.verdict}: {in_words(finding)}")
-    print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
-from experiments.evidence import Evidence, Likeness
-from experiments.judging import NO_LABELS, Finding
+from experiments.claims.comparable_runs import Evidence, Likeness
+from experiments.claims.findings import NO_LABELS, Finding
 
 SEEDS_NEEDED = 2
 # Likenesses run from 0 to 1: if two seeds have less than this in common beyond chance, nothing can be lost.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from experiments.judging import Finding, Judged
+from experiments.claims.findings import Finding, Judged
 
 
 class Verdicts:

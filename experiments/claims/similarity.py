@@ -12,10 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evidence import latents_of
+from experiments.claims.comparable_runs import latents_of
+from experiments.metrics.agreement import information_imbalance, knn_r2, linear_cka, neighbourhood_overlap
+from experiments.metrics.fsc import matched_fsc_auc, spherical_mask
+from experiments.metrics.latents import Floats, Indices, checked
 from experiments.runs.folders import RunFolder
 from experiments.runs.run import Run
+from experiments.volumes.files import read_volume
 from lightning_modules.errors import InputError
+from lightning_modules.files.safe_numpy import load_npz
 
 logger = logging.getLogger(__name__)
 
@@ -159,3 +164,70 @@ def _stored(folder: Path) -> list[Volume]:
         return [read_volume(path) for path in paths]
     except InputError:
         return []
+
+
+def agreement(run_a: Run, run_b: Run) -> dict[str, float | None]:
+    """Compare two finished runs of the same particles.
+
+    Args:
+        run_a: one run; its latents.npz is read, and its volumes/first_*.mrc where both runs have them.
+        run_b: the other. The runs may hold different selections of the particles: those in both are compared.
+
+    Returns:
+        ``agreement/neighbourhood_overlap``, ``agreement/cka``, ``agreement/knn_r2_ab``, ``agreement/knn_r2_ba``,
+        ``agreement/imbalance_ab``, ``agreement/imbalance_ba`` and ``agreement/matched_volume_fsc_auc`` (mean
+        ``fsc_auc`` under a soft sphere between the volumes at the z of the same first particles). ``ab`` is
+        what run_a tells of run_b.
+
+    Raises:
+        InputError: a run is not finished, its latents or volumes cannot be read, or the particles differ.
+    """
+    mu_a, mu_b = same_latents(run_a, run_b)
+    return {
+        "agreement/neighbourhood_overlap": neighbourhood_overlap(mu_a, mu_b),
+        "agreement/cka": linear_cka(mu_a, mu_b),
+        "agreement/knn_r2_ab": knn_r2(mu_a, mu_b),
+        "agreement/knn_r2_ba": knn_r2(mu_b, mu_a),
+        "agreement/imbalance_ab": information_imbalance(mu_a, mu_b),
+        "agreement/imbalance_ba": information_imbalance(mu_b, mu_a),
+        "agreement/matched_volume_fsc_auc": _first_volumes_auc(run_a.folder, run_b.folder),
+    }
+
+
+def same_latents(run_a: Run, run_b: Run) -> tuple[Floats, Floats]:
+    """Read the means of q(z) of the particles that two finished runs have in common, in the same order.
+
+    Raises:
+        InputError: as for ``agreement``.
+    """
+    from experiments.runs.stored_results import same_particles
+
+    for run in (run_a, run_b):
+        if run.metrics is None:
+            raise InputError(f"{run.folder}: this run is not finished, expected one with metrics.json; finish it first")
+    same_particles(run_a.config, run_b.config, said_by=str(run_b.folder))
+    (index_a, mu_a), (index_b, mu_b) = (_means(run.folder) for run in (run_a, run_b))
+    common, rows_a, rows_b = np.intersect1d(index_a, index_b, assume_unique=True, return_indices=True)
+    if len(common) == 0:
+        raise InputError(f"{run_b.folder}: none of its particles is in {run_a.folder}; name runs of the same particles")
+    return mu_a[rows_a], mu_b[rows_b]
+
+
+def _means(folder: Path) -> tuple[Indices, Floats]:
+    """The particles' index (N,) and mu (N, zdim) of a run."""
+    from experiments.runs.stored_results import read_latents
+
+    mu = checked(read_latents(folder).mu)
+    stored = load_npz(folder / "latents.npz")
+    return stored["index"] if "index" in stored else np.arange(len(mu)), mu
+
+
+def _first_volumes_auc(folder_a: Path, folder_b: Path) -> float | None:
+    """Mean FSC area over the volumes/first_*.mrc that both runs have."""
+    names = sorted({path.name for path in (folder_a / "volumes").glob("first_*.mrc")})
+    names = [name for name in names if (folder_b / "volumes" / name).is_file()]
+    if not names:
+        return None
+    sides = ([read_volume(folder / "volumes" / name) for name in names] for folder in (folder_a, folder_b))
+    volumes_a, volumes_b = sides
+    return matched_fsc_auc(volumes_a, volumes_b, spherical_mask(len(volumes_a[0])))

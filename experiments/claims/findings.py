@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
-from experiments.evidence import Evidence, describe
+from experiments.claims.comparable_runs import Evidence, describe
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
 NO_LABELS = "no labels: the truth that this is compared with is not known"
