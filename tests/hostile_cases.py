@@ -233,7 +233,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "config, too deep": ("config.yaml", content("[" * 3000), r"more than 500 lists"),
     "config, 2 MB": ("config.yaml", content("a: " + "b" * (1 << 21)), r"2,097,155 bytes, expected .* at most 65,536"),
     "config, builds something else": (
-        "config.yaml", text(lambda t: t.replace("experiments.training.Train", "os.getcwd")),
+        "config.yaml", text(lambda t: t.replace("experiments.tasks.train.Train", "os.getcwd")),
         r"would build os\.getcwd",
     ),
     "config, reaches through a module of ours": (

@@ -5,8 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from experiments.metrics.altered_particles import summarize, table_of, write
+from experiments.metrics.altered_particles import summarize, table_of
 from experiments.metrics.latents import vote_of_others
+from experiments.tasks.amortization import write
 
 
 def clusters(n_each: int = 30, n_clusters: int = 3, seed: int = 0):

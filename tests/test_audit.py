@@ -174,7 +174,7 @@ def test_a_command_line_leads_back_to_an_audit(audited):
 
 
 def test_an_audit_verifies(audited):
-    from experiments.verify import FAILS, verify
+    from experiments.tasks.verify import FAILS, verify
 
     assert [finding for finding in verify(audited.folder) if finding.verdict == FAILS] == []
 

@@ -27,8 +27,8 @@ from omegaconf import DictConfig
 
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
-from experiments.cryodrgn_io import export
 from experiments.runs.building import model_of
+from experiments.tasks.cryodrgn_export import export
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import load_particles

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments import verify
 from experiments.configuration import targets
 from experiments.configuration.compose import compose
 from experiments.configuration.identity import earlier_identity, identity
@@ -15,6 +14,7 @@ from experiments.report.__main__ import main as report
 from experiments.runs.execution import execute
 from experiments.runs.folders import FINISHED, find
 from experiments.runs.run import Run
+from experiments.tasks import verify
 from tests.tiny import SETTINGS
 
 EARLIER = Path(__file__).parent / "earlier_runs" / "0.1.0"

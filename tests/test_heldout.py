@@ -8,11 +8,11 @@ import torch
 
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
-from experiments.heldout import Inferred, metrics_of
 from experiments.metrics.latents import accuracy_elsewhere, vote
 from experiments.runs.building import heldout_particles_of, particles_of, trained_model
 from experiments.runs.execution import execute
 from experiments.runs.stored_results import read_latents
+from experiments.tasks.heldout import Inferred, metrics_of
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.posterior_search import ElboTerms, elbo_terms
 from tests.tiny import SETTINGS, tiny

@@ -43,8 +43,8 @@ def test_every_new_particle_gets_its_q_and_its_elbo(run):
 
 
 def test_new_images_are_normalized_as_the_training_images_were(house, run, source):
-    from experiments.infer import particles_for
     from experiments.runs.building import particles_of
+    from experiments.tasks.infer import particles_for
     from experiments.volumes.run_volumes import decoder_of
 
     new, training = particles_for(run.config, decoder_of(source), "x"), particles_of(source.config)

@@ -159,7 +159,7 @@ def test_a_shift_by_the_whole_box_is_no_shift(house) -> None:
 
 
 def test_reconstructions_of_shifted_images_are_compared_with_shifted_images(house) -> None:
-    from experiments.digit_results import cross_entropy
+    from experiments.tasks.digit_results import cross_entropy
 
     run = digit_run(house, "+exp=mnist_shift_5")
     particles = particles_of(run.config)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.reconstructions import reconstruct, write_reconstructions
+from experiments.tasks.particle_results import reconstruct, write_reconstructions
 from tests.small_models import cryo_vae, particles_in
 
 

@@ -10,7 +10,7 @@ import torch
 from experiments.configuration.compose import compose
 from experiments.runs import execution
 from experiments.runs.run import Run
-from experiments.training import Train
+from experiments.tasks.train import Train
 from experiments.training.checkpoints import LastCheckpoint
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically

@@ -21,7 +21,7 @@ def a_run(top, experiment="baseline", seed=0, epochs=0, name=None):
         "name": experiment,
         "seed": seed,
         "data": {"name": "simulated"},
-        "task": {"_target_": "experiments.training.Train"},
+        "task": {"_target_": "experiments.tasks.train.Train"},
         "trainer": {"max_epochs": 12},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -13,7 +13,7 @@ from experiments.runs import execution, state
 from experiments.runs.execution import execute
 from experiments.runs.run import Run
 from experiments.sweeps import planning
-from experiments.training import Train
+from experiments.tasks.train import Train
 from lightning_modules.errors import InputError
 from tests.tiny import SETTINGS
 

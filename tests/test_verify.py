@@ -13,7 +13,7 @@ from experiments.runs import provenance
 from experiments.runs.checksums import of_stack
 from experiments.runs.execution import execute
 from experiments.runs.run import Run
-from experiments.verify import FAILS, HOLDS, UNKNOWN, main, verify
+from experiments.tasks.verify import FAILS, HOLDS, UNKNOWN, main, verify
 from lightning_modules.errors import InputError
 from tests.particle_sets import images, stack
 from tests.tiny import SETTINGS, tiny

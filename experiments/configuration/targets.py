@@ -9,9 +9,15 @@ from typing import Any
 
 # Where classes were, up to version 0.1.0, and where they are now.
 MOVED: dict[str, str] = {
+    "experiments.amortization.AmortizationTest": "experiments.tasks.amortization.AmortizationTest",
+    "experiments.digit_results.DigitResults": "experiments.tasks.digit_results.DigitResults",
+    "experiments.heldout.HeldOut": "experiments.tasks.heldout.HeldOut",
+    "experiments.infer.Infer": "experiments.tasks.infer.Infer",
     "experiments.inference.PosteriorSearch": "lightning_modules.vae.posterior_search.PosteriorSearch",
     "experiments.loggers.no_logger": "experiments.tracking.loggers.no_logger",
     "experiments.loggers.wandb_logger": "experiments.tracking.loggers.wandb_logger",
+    "experiments.particle_results.ParticleResults": "experiments.tasks.particle_results.ParticleResults",
+    "experiments.training.Train": "experiments.tasks.train.Train",
     "lightning_modules.altered_inputs.ConsistentMetadata": "lightning_modules.encoder_inputs.altered.ConsistentMetadata",
     "lightning_modules.altered_inputs.Fill": "lightning_modules.encoder_inputs.altered.Fill",
     "lightning_modules.altered_inputs.PaperMetadata": "lightning_modules.encoder_inputs.altered.PaperMetadata",

@@ -1,14 +1,12 @@
 """What altering its image does to every particle: how far z goes, whose neighbour it becomes, which class it joins."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.metrics.latents import displacements, neighbour_ranks, vote_of_others
-from lightning_modules.files.atomic import write_atomically
 
 N_CLUSTERS = 20  # cryoDRGN's number of k-means centres (``cryodrgn analyze``)
 QUANTILES = (10, 50, 90)
@@ -98,11 +96,3 @@ def _kept_by_chance(original: NDArray[Any], altered: NDArray[Any]) -> float:
 
 def _finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def write(folder: Path, table: Mapping[str, NDArray[Any]]) -> None:
-    """Write a table as amortization.npz and, for other programs, amortization.csv; NaN is an empty cell there."""
-    import pandas as pd
-
-    write_atomically(folder / "amortization.npz", lambda path: np.savez(path, allow_pickle=False, **table))
-    write_atomically(folder / "amortization.csv", lambda path: pd.DataFrame(dict(table)).to_csv(path, index=False))

@@ -12,14 +12,14 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from experiments import cryodrgn_io
 from experiments.figures import run_figures
 from experiments.machine.hardware import best_device
 from experiments.runs.building import described_data, model_around
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
+from experiments.tasks import cryodrgn_export
+from experiments.tasks.train import latent_metrics
 from experiments.tracking import loggers
-from experiments.training import latent_metrics
 from experiments.volumes import run_volumes
 from experiments.volumes.decoder import VolumeDecoder
 from experiments.volumes.truth import volume_metrics
@@ -77,7 +77,7 @@ class Infer:
         terms = elbo_terms(model, latents, beta, seed, self.n_samples)
         columns = {"loss": terms.total, "reconstruction": terms.reconstruction, "kl": terms.kl}
         write_latents(run.folder / "latents.npz", latents, index=particles.index, **columns, **(particles.labels or {}))
-        cryodrgn_io.export(run.folder / "cryodrgn", source.config, model, latents, [])
+        cryodrgn_export.export(run.folder / "cryodrgn", source.config, model, latents, [])
         metrics = {
             **{f"infer/{name}": float(values.mean()) for name, values in columns.items()},
             "infer/particles_per_s": len(particles) / seconds,

@@ -8,15 +8,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import cryodrgn_io
-from experiments.reconstructions import reconstruct, write_reconstructions
 from experiments.runs.building import described_data
 from experiments.runs.layout import RECONSTRUCTIONS
 from experiments.runs.run import Run
+from experiments.tasks import cryodrgn_export
 from experiments.volumes import comparison, run_volumes
 from experiments.volumes.truth import volume_metrics
+from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.cryo_vae import CryoVAE
+
+N_SHOWN = 6
 
 
 class Made(NamedTuple):
@@ -49,7 +51,7 @@ class ParticleResults:
     def of_training(self, run: Run, model: CryoVAE, latents: Latents, rows: list[dict[str, Any]]) -> Made:
         """Reconstruct images, hand the run over to cryoDRGN, decode the paper's volumes, and compare with the true."""
         write_reconstructions(run.folder / RECONSTRUCTIONS, reconstruct(model))
-        cryodrgn_io.export(run.folder / "cryodrgn", run.config, model, latents, rows)
+        cryodrgn_export.export(run.folder / "cryodrgn", run.config, model, latents, rows)
         metrics = run_volumes.write_of_training(run, model, latents.mu)
         decoder, data = run_volumes.on_best_device(run, model), described_data(run.config)
         return Made(metrics | volume_metrics(decoder, latents.mu, model.particles.labels, data), [])
@@ -65,3 +67,40 @@ class ParticleResults:
         for name, values in pairs._asdict().items():
             columns[f"volume_{name}"][sample] = values
         return Made(comparison.metrics_of(pairs, others), [], columns)
+
+
+class Reconstructions(NamedTuple):
+    """Images of n particles, each (n, D, D) float32, in standard deviations of the normalized images."""
+
+    images: NDArray[np.float32]
+    reconstructions: NDArray[np.float32]
+
+
+def reconstruct(model: "CryoVAE", n: int = N_SHOWN) -> Reconstructions:
+    """Compare the first particles with what the model renders from the mean of q(z).
+
+    Both are what the loss compares: centred, windowed, within the mask's frequencies; the rendered slice at the
+    particle's pose, with its CTF.
+
+    Args:
+        model: with its weights.
+        n: how many particles, or all where there are fewer.
+
+    Returns:
+        Images and reconstructions.
+    """
+    import torch
+
+    model.eval()
+    model.prepare()
+    model.encoder_input.begin(None)
+    with torch.no_grad():
+        observed = model.observe(torch.arange(min(n, len(model.particles))))
+        y_hat = model.render(observed, model.infer(observed)[0])
+    images, reconstructions = (model.formation.image(y.float()).cpu().numpy() for y in (observed.y, y_hat))
+    return Reconstructions(images, reconstructions)
+
+
+def write_reconstructions(path: Path, found: Reconstructions) -> Path:
+    """Write images and reconstructions as a .npz file; returns ``path``."""
+    return write_atomically(path, lambda unfinished: np.savez(unfinished, **found._asdict()))

@@ -1,8 +1,12 @@
 """Does the encoder follow a rule? A trained one is shown its own training images, altered (paper, section 3.4)."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import instantiate
+from numpy.typing import NDArray
 
 from experiments.figures import run_figures
 from experiments.metrics import altered_particles
@@ -11,6 +15,7 @@ from experiments.runs.run import Run
 from experiments.runs.stored_results import same_particles, write_latents
 from experiments.tracking import loggers
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.encoder import AmortizedEncoder
 
 
@@ -61,7 +66,7 @@ class AmortizationTest:
         made = instantiate(run.config.results).of_altered(run, model, original, altered)
         state = (particles.labels or {}).get("state")
         table = altered_particles.table_of(original.mu, altered.mu, state, particles.index, run.config.seed)
-        altered_particles.write(run.folder, {**table, **made.of_particles})
+        write(run.folder, {**table, **made.of_particles})
         metrics = {**altered_particles.summarize(table), **made.metrics}
         tracker = instantiate(run.config.logger)(run=run)
         drawn = [*run_figures.draw(run, source), *made.figures]
@@ -69,3 +74,11 @@ class AmortizationTest:
             loggers.log_results(tracker, run, metrics, drawn)
             loggers.close(tracker)
         return metrics
+
+
+def write(folder: Path, table: Mapping[str, NDArray[Any]]) -> None:
+    """Write a table as amortization.npz and, for other programs, amortization.csv; NaN is an empty cell there."""
+    import pandas as pd
+
+    write_atomically(folder / "amortization.npz", lambda path: np.savez(path, allow_pickle=False, **table))
+    write_atomically(folder / "amortization.csv", lambda path: pd.DataFrame(dict(table)).to_csv(path, index=False))

@@ -13,8 +13,8 @@ from experiments.figures import run_figures
 from experiments.figures.digits import Row, side_by_side
 from experiments.figures.latent_maps import LatentMap
 from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
-from experiments.particle_results import Made
 from experiments.runs.run import Run
+from experiments.tasks.particle_results import Made
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.digit_vae import DigitVAE

@@ -14,11 +14,11 @@ import torch
 
 from experiments.machine.hardware import best_device
 from experiments.metrics.latents import accuracy_elsewhere, knn_class_accuracy, largest_class_fraction
-from experiments.particle_results import Made
 from experiments.runs.building import heldout_particles_of
 from experiments.runs.layout import HELDOUT
 from experiments.runs.run import Run
-from experiments.training import Train
+from experiments.tasks.particle_results import Made
+from experiments.tasks.train import Train
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents

@@ -150,7 +150,7 @@ def remeasure(run: Run, scratch: Path) -> tuple[dict[str, Any], list[Finding]]:
     from hydra.utils import instantiate
 
     from experiments.runs.stored_results import read_latents
-    from experiments.training import Train
+    from experiments.tasks.train import Train
 
     config: DictConfig = run.config.copy()
     config.logger = OmegaConf.create({"_target_": "experiments.tracking.loggers.no_logger", "_partial_": True})
@@ -171,7 +171,7 @@ def _of_training(run: Run, copy: Run, task: Any, stored: Any) -> tuple[dict[str,
     from hydra.utils import instantiate
 
     from experiments.runs.building import particles_of, trained_model
-    from experiments.training import latent_metrics
+    from experiments.tasks.train import latent_metrics
     from lightning_modules.vae.posterior_search import elbo_terms
 
     particles = particles_of(copy.config)

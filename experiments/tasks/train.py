@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 from experiments.figures import run_figures
 from experiments.metrics.latents import active_dimensions
 from experiments.metrics.truth import truth_metrics
-from experiments.particle_results import Made
 from experiments.runs.building import described_data, untrained_model
 from experiments.runs.run import Run
 from experiments.runs.stored_results import same_particles, write_latents
+from experiments.tasks.particle_results import Made
 from experiments.tracking import loggers
 from experiments.training.callbacks import EpochLog
 from experiments.training.fit import fit
