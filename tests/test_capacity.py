@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import capacity
 from experiments.figures.capacity import capacity as draw
+from experiments.report import capacity
 from lightning_modules.errors import InputError
 from tests.tiny import tiny
 

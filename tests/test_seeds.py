@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from experiments import seeds
 from experiments.configuration.compose import compose, to_dict
 from experiments.configuration.validation import check
+from experiments.report import seeds
 from experiments.runs.execution import execute
 from experiments.runs.folders import DAMAGED, FAILED, FINISHED, UNFINISHED, RunFolder, find
 from lightning_modules.elbo import Elbo, bernoulli_negative_elbo

@@ -4,8 +4,8 @@ import pytest
 
 from experiments.claims.comparable_runs import group
 from experiments.claims.paper_figures import FIGURES
+from experiments.report.tables import ROOT, block_of, figures, grid, main, put
 from experiments.runs.folders import find
-from experiments.tables import ROOT, block_of, figures, grid, main, put
 from tests import world
 
 README = """# Title
