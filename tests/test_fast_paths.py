@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import fast_paths
-from experiments.fast_paths import AGAIN, FASTEST_ON_CPU, PLAIN, THREADS, TOLERANCES, is_as_near, tolerance
+from experiments.benchmarks import fast_paths
+from experiments.benchmarks.fast_paths import AGAIN, FASTEST_ON_CPU, PLAIN, THREADS, TOLERANCES, is_as_near, tolerance
 from tests.tiny import SETTINGS
 
 SEEDS = (0.50, 0.53)

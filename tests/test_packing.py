@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments import packing
+from experiments.benchmarks import packing
 
 
 class Runs:

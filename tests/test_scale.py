@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import scale
-from experiments.benchmark_machine import Watched
+from experiments.benchmarks import scale
+from experiments.benchmarks.measuring import Watched
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
 from lightning_modules.optimization.minibatches import EpochBlocks

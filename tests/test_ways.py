@@ -2,9 +2,9 @@
 
 import pytest
 
+from experiments.benchmarks.measuring import PRECISIONS, precision_of, ways
 from experiments.configuration.compose import compose
 from experiments.configuration.validation import check
-from experiments.ways import PRECISIONS, precision_of, ways
 from lightning_modules.networks import native_library
 
 

@@ -14,18 +14,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from experiments.benchmark_machine import Watched, peak_bytes, watch
-from experiments.configuration.compose import compose
+from experiments.benchmarks.measuring import Watched, peak_bytes, watch
+from experiments.configuration.compose import REPOSITORY, compose
 from experiments.configuration.validation import check
 from experiments.runs.run import Run
 from experiments.training.callbacks import EpochLog
 from lightning_modules.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
 N_VOLUMES = 3
 FIRST = "first_step_s"
 # One epoch, then nothing: what a finished run does not need to have.
-TRAIN_ONLY = "task._target_=experiments.benchmark_stages.TrainOnly"
+TRAIN_ONLY = "task._target_=experiments.benchmarks.stages.TrainOnly"
 NAMES = {
     FIRST: "start-up until the first step, s",
     "loading_s": "loading and preprocessing, s",
@@ -112,7 +111,7 @@ def started(settings: Sequence[str]) -> dict[str, float | None]:
         first_step_s, seconds until the first step; peak_mb and peak_gpu_mb, of the training; None: not known here.
     """
     only_training, begun = [TRAIN_ONLY, "name=train_only", *settings], time.time()
-    _checked(watch([sys.executable, ROOT / "run.py", *only_training]))
+    _checked(watch([sys.executable, REPOSITORY / "run.py", *only_training]))
     told = Run.of(compose(*only_training)).metrics
     assert told is not None
     return {FIRST: told.pop("first_step") - begun, **told}
@@ -120,7 +119,7 @@ def started(settings: Sequence[str]) -> dict[str, float | None]:
 
 def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
     """Carry a run out to its end, and make the report of it."""
-    run = _checked(watch([sys.executable, ROOT / "run.py", "name=whole", *settings]))
+    run = _checked(watch([sys.executable, REPOSITORY / "run.py", "name=whole", *settings]))
     page = folder / "report.html"
     report = _checked(watch([sys.executable, "-m", "experiments.report", folder / "simulated" / "whole", "-o", page]))
     return {"run_s": run.seconds, "report_s": report.seconds}

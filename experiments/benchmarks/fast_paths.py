@@ -18,14 +18,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.benchmark_machine import hush_libraries, in_a_line, machine, on_gpu, write_measured
+from experiments.benchmarks.measuring import (
+    BFLOAT16,
+    CPP,
+    FLOAT32,
+    hush_libraries,
+    in_a_line,
+    machine,
+    on_gpu,
+    ways,
+    write_measured,
+)
 from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import n_cores, threads_kept, wait_briefly_beside_others
 from experiments.runs.execution import execute
 from experiments.terminal import purpose
-from experiments.ways import BFLOAT16, CPP, FLOAT32, ways
 
 EXPERIMENTS = ("baseline", "vlt_zero", "evil_twin_permuted", "evil_twin_noise")
 SMALL = ("data.n_particles=1000", "trainer.max_epochs=10", "trainer.enable_progress_bar=false")

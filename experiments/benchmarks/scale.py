@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.benchmark_machine import in_a_line, load_average, machine, peak_bytes, watch, write_measured
+from experiments.benchmarks.measuring import in_a_line, load_average, machine, peak_bytes, watch, write_measured
 from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
@@ -223,7 +223,18 @@ def compare(options: argparse.Namespace) -> Iterator[Found]:
 def _in_a_process(box_px: int, n: int, settings: Sequence[str]) -> dict[str, float | None]:
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         path = Path(name, "found.json")
-        command = [sys.executable, "-m", "experiments.scale", *settings, "--one", path, "--box-px", box_px, "--n", n]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.benchmarks.scale",
+            *settings,
+            "--one",
+            path,
+            "--box-px",
+            box_px,
+            "--n",
+            n,
+        ]
         print(f"D = {box_px}, N = {n:,}", file=sys.stderr, flush=True)
         done = watch(command)
         if done.code:

@@ -15,8 +15,8 @@ from time import perf_counter
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark import Side, train_suite
-from experiments.benchmark_machine import hush_libraries, in_a_line, load_average, machine, write_measured
+from experiments.benchmarks.cryodrgn import Side, train_suite
+from experiments.benchmarks.measuring import hush_libraries, in_a_line, load_average, machine, write_measured
 from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check

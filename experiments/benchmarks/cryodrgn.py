@@ -16,24 +16,27 @@ from typing import Any
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.benchmark_machine import (
+from experiments.benchmarks.measuring import (
+    FLOAT32,
+    PRECISIONS,
     hush_libraries,
     in_a_line,
     load_average,
     machine,
     matmul_peak_gflops,
     on_gpu,
+    precision_of,
     watch,
+    ways,
     write_measured,
 )
-from experiments.benchmark_stages import FIRST, Stages, measure_stages, stages_table, started
+from experiments.benchmarks.stages import FIRST, Stages, measure_stages, stages_table, started
 from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.runs.run import Run
 from experiments.terminal import purpose
-from experiments.ways import FLOAT32, PRECISIONS, precision_of, ways
 from lightning_modules.errors import InputError
 
 REFERENCE = "cryodrgn"

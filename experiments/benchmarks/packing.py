@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark_machine import in_a_line, load_average, machine, write_measured
+from experiments.benchmarks.measuring import in_a_line, load_average, machine, write_measured
+from experiments.configuration.compose import REPOSITORY
 from experiments.configuration.error_messages import command
 from experiments.machine.hardware import n_cores
 from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
-ROOT = Path(__file__).parent.parent
 SMALL = ("+exp=baseline", "data.n_particles=1000", "trainer.max_epochs=4", "trainer.enable_progress_bar=false")
 
 
@@ -41,7 +41,7 @@ def makespan_s(together: int, n_runs: int, settings: Sequence[str]) -> float:
             asked = [*SMALL, f"seed={seed}", f"paths.runs={folder}", *settings]
             environment = {**os.environ, "OMP_NUM_THREADS": threads}
             return subprocess.run(
-                [sys.executable, ROOT / "run.py", *asked],
+                [sys.executable, REPOSITORY / "run.py", *asked],
                 env=environment,
                 capture_output=True,
                 encoding="utf-8",

@@ -18,6 +18,10 @@ from omegaconf import DictConfig
 from experiments.machine.hardware import processor
 from lightning_modules.files.atomic import write_atomically
 
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)
+CPP, CAPTURED = ", C++", ", captured"
+
 LOOK_EVERY_S = 0.05
 
 
@@ -125,3 +129,24 @@ def hush_libraries() -> None:
 def load_average() -> float:
     """Return how many processes wanted a processor in the last minute; 0 where the system does not tell."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
+
+
+def ways(gpu: bool) -> dict[str, tuple[str, ...]]:
+    """Return the settings of each way that can be had here, by name; a name begins with its precision.
+
+    Named by the precision alone are torch's operations, one after another.
+    """
+    from lightning_modules.networks.native_library import library
+
+    plain = ("trainer.native=false", "trainer.capture=false")
+    found: dict[str, tuple[str, ...]] = {precision: (f"precision={precision}", *plain) for precision in PRECISIONS}
+    if gpu:
+        return found | {BFLOAT16 + CAPTURED: ("precision=bfloat16", "trainer.capture=true")}
+    if library() is None:
+        return found
+    return found | {precision + CPP: (f"precision={precision}", "trainer.native=true") for precision in PRECISIONS}
+
+
+def precision_of(way: str) -> str:
+    """Return the precision of a way's products."""
+    return way.partition(",")[0]
