@@ -50,22 +50,22 @@ sync: install  ## Upload what runs in RUNS have logged to W&B offline; needs a k
 	@find $(RUNS) -type d -path '*/wandb/offline-run-*' -prune -exec $(PY) -m wandb sync {} +
 
 dashboard: install  ## Save the project's dashboard in W&B; needs a key
-	@$(PY) -m experiments.dashboard $(ARGS)
+	@$(PY) -m experiments dashboard $(ARGS)
 
 paper: install  ## Make every run that the paper's claims need, then the report; goes on where it stopped
-	@$(PY) -m experiments.paper $(ARGS)
+	@$(PY) -m experiments paper $(ARGS)
 
 claims: install  ## Judge the paper's claims by the runs in RUNS
-	@$(PY) -m experiments.claims $(RUNS)
+	@$(PY) -m experiments claims $(RUNS)
 
 report: install  ## Show the runs in RUNS on one page, RUNS/report.html
-	@$(PY) -m experiments.report $(RUNS)
+	@$(PY) -m experiments report $(RUNS)
 
 tables: install  ## Write the numbers of the runs in RUNS into README.md and experiments/README.md
-	@$(PY) -m experiments.tables $(RUNS)
+	@$(PY) -m experiments tables $(RUNS)
 
 benchmark: install  ## Measure images/s beside cryoDRGN's own training, on the same files
-	@$(PY) -m experiments.benchmark $(ARGS)
+	@$(PY) -m experiments benchmark $(ARGS)
 
 test: lint types  ## Lint, type-check, and run every test
 	$(PYTEST)
@@ -73,9 +73,10 @@ test: lint types  ## Lint, type-check, and run every test
 test-fast: install  ## Run the tests that take seconds
 	$(PYTEST) -m 'not slow'
 
-lint: install  ## Check style, docstrings and formatting
+lint: install  ## Check style, docstrings, formatting, and which room imports which
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-logo
 
 format: install  ## Rewrite the code in the project's format
 	$(PY) -m ruff check --fix

@@ -1,4 +1,4 @@
-"""Every run that the paper's claims need, and then the report: ``python -m experiments.paper``.
+"""Every run that the paper's claims need, and then the report: ``python -m experiments paper``.
 
 Runs that are finished are not repeated, and interrupted ones continue: asking again goes on where it stopped. As
 many runs go side by side as there are cores, each with one thread, which takes less time than one after another.
@@ -154,7 +154,7 @@ class Workers:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is missing, judge the claims, write the report; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.paper", description="Run the paper's experiments.")
+    parser = argparse.ArgumentParser(prog="python -m experiments paper", description="Run the paper's experiments.")
     parser.add_argument("overrides", nargs="*", help="for every run, as for run.py: trainer.max_epochs=5")
     parser.add_argument("--jobs", type=int, default=n_cores(), help="runs at a time (default: one for each core)")
     parser.add_argument("--only", default="", metavar="A,B", help="these experiments alone")

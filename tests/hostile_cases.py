@@ -237,7 +237,9 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         r"would build os\.getcwd",
     ),
     "config, reaches through a module of ours": (
-        "config.yaml", text(lambda t: t.replace("training.Train", "runs.shutil.rmtree")), r"build exper.*rmtree",
+        "config.yaml",
+        text(lambda t: t.replace("tasks.train.Train", "runs.execution.shutil.rmtree")),
+        r"build exper.*rmtree",
     ),
     "config, reads the environment": (
         "config.yaml", text(lambda t: t.replace("name: baseline", "name: ${oc.env:HOME}")), r"would be computed",

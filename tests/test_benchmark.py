@@ -87,7 +87,7 @@ def test_a_whole_run_and_its_report_are_timed(monkeypatch: pytest.MonkeyPatch, t
     done = iter([Watched(0, "", 30.0, None), Watched(0, "", 4.0, None), Watched(1, "lines\nof a log", 1.0, None)])
     monkeypatch.setattr(stages, "watch", lambda command: (called.append(command), next(done))[1])
     assert stages.whole(["seed=3"], tmp_path) == {"run_s": 30.0, "report_s": 4.0}
-    assert [Path(called[0][1]).name, called[1][2]] == ["run.py", "experiments.report"] and "seed=3" in called[0]
+    assert [Path(called[0][1]).name, called[1][3]] == ["run.py", "report"] and "seed=3" in called[0]
     with pytest.raises(InputError, match="failed; it ended: lines of a log"):
         stages.whole([], tmp_path)
 

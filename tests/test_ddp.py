@@ -19,7 +19,7 @@ from experiments.machine import signals
 from experiments.machine.signals import Interrupted
 from experiments.runs.building import untrained_model
 from experiments.runs.run import Run
-from experiments.tasks.train import processes
+from experiments.training import processes
 from experiments.training.callbacks import EpochLog
 from experiments.training.fit import fit
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput

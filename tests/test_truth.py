@@ -244,7 +244,7 @@ def test_the_right_state_without_the_motion_is_better_than_the_mean_volume(mu, l
 
 
 def test_per_image_fsc_is_the_mean_over_the_sampled_particles(mu, labels, monkeypatch, rng):
-    monkeypatch.setattr(truth, "SAMPLED_PARTICLES", 5)
+    monkeypatch.setattr("experiments.volumes.truth.SAMPLED_PARTICLES", 5)
     decoder, z = Oracle(), rng.permutation(mu)
     found = volume_metrics(decoder, z, labels, DATA)
     (asked,) = decoder.asked

@@ -239,7 +239,7 @@ def table(comparisons: list[Comparison], peaks: dict[str, float]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark from the command line; returns the exit code."""
     sizes = ", ".join(f"D={d}: {n} particles, {epochs} epochs" for d, (n, epochs) in SIZES.items())
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments benchmark", description=purpose(__doc__))
     parser.add_argument("--box-px", type=int, nargs="+", default=list(SIZES), help=f"D, in px ({sizes})")
     parser.add_argument("--n-particles", type=int, help="N, instead of the above")
     parser.add_argument("--epochs", type=int, help="at least 2: the first is not timed")

@@ -157,7 +157,7 @@ def table(comparisons: list[Comparison]) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark from the command line; returns the exit code."""
-    prog = "python -m experiments.benchmark_digits"
+    prog = "python -m experiments benchmark_digits"
     parser = argparse.ArgumentParser(prog=prog, description=purpose(__doc__))
     parser.add_argument("--epochs", type=int, default=8, help="at least 2: the first is not timed (default 8)")
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each side (default 3)")

@@ -1,7 +1,7 @@
 """Do the fast ways of training come to the plain one's numbers, and does the same run come to its own again?
 
-    python -m experiments.fast_paths                            # four experiments, three seeds, small
-    python -m experiments.fast_paths --exp vlt_zero data=...    # with further settings, as for run.py
+    python -m experiments fast_paths                            # four experiments, three seeds, small
+    python -m experiments fast_paths --exp vlt_zero data=...    # with further settings, as for run.py
 
 The plain way is float32, by torch's operations one after another. What its seeds do among themselves is the yardstick
 for the fast ways: their mean over the same seeds may be as far away as one seed is from another. The plain way is also
@@ -138,7 +138,7 @@ def table(found: dict[str, dict[str, Numbers]]) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code, 1 if a number is too far from where it should be."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.fast_paths", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments fast_paths", description=purpose(__doc__))
     parser.add_argument("--exp", nargs="+", default=EXPERIMENTS, help=f"experiments (default {' '.join(EXPERIMENTS)})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="at least two (default 0 1 2)")
     parser.add_argument("--output", type=Path, default=Path("runs/fast_paths"), help="folder for runs and results")

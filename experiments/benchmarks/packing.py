@@ -1,7 +1,7 @@
 """How many runs of a grid to carry out together: the time until all are done, one, two, four and eight at once.
 
-    python -m experiments.packing                                 # 8 seeds of a small baseline
-    python -m experiments.packing --together 1 4 data.box_px=64   # with further settings, as for run.py
+    python -m experiments packing                                 # 8 seeds of a small baseline
+    python -m experiments packing --together 1 4 data.box_px=64   # with further settings, as for run.py
 
 Whole runs, from start-up to figures, each a process of its own, on the GPU if there is one. Each gets its share of the
 processor's cores. One at a time is measured in the same call, and is what the others are held against.
@@ -87,7 +87,7 @@ def report(options: argparse.Namespace) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.packing", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments packing", description=purpose(__doc__))
     parser.add_argument("--together", type=int, nargs="+", default=[1, 2, 4, 8], help="runs at once (default 1 2 4 8)")
     parser.add_argument("--runs", type=int, default=8, help="runs of the grid (default 8)")
     parser.add_argument("--output", type=Path, default=Path("runs/packing"), help="folder for packing.json and .md")

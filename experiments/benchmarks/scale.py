@@ -1,6 +1,6 @@
 """What a particle costs, against the number of particles: time and memory of training, encoding, metrics and figures.
 
-    python -m experiments.scale --n 10000 131899 1000000 --box-px 64 128
+    python -m experiments scale --n 10000 131899 1000000 --box-px 64 128
 
 A data set of a million is not made for this. N particles stand in: poses, CTF and labels of a small simulated set,
 again and again, and a sparse file of all N images, mapped into memory, with real ones where the measured steps look.
@@ -277,7 +277,7 @@ def report(options: argparse.Namespace) -> str:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.scale", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments scale", description=purpose(__doc__))
     parser.add_argument(
         "--n", type=int, nargs="+", default=[REFERENCE, 131_899, 1_000_000], help="numbers of particles"
     )

@@ -121,7 +121,9 @@ def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
     """Carry a run out to its end, and make the report of it."""
     run = _checked(watch([sys.executable, REPOSITORY / "run.py", "name=whole", *settings]))
     page = folder / "report.html"
-    report = _checked(watch([sys.executable, "-m", "experiments.report", folder / "simulated" / "whole", "-o", page]))
+    report = _checked(
+        watch([sys.executable, "-m", "experiments", "report", folder / "simulated" / "whole", "-o", page])
+    )
     return {"run_s": run.seconds, "report_s": report.seconds}
 
 

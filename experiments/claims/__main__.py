@@ -17,7 +17,7 @@ from lightning_modules.files.atomic import write_atomically
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge, print the table, write claims.json; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments claims", description=purpose(__doc__))
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument("-o", "--output", type=Path, help="default: claims.json in the first folder")
     options = parser.parse_args(arguments)

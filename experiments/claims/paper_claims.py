@@ -1,4 +1,4 @@
-"""The paper's conclusions, C1 to C12, as numbers, yardsticks and verdicts: ``python -m experiments.claims runs``.
+"""The paper's conclusions, C1 to C12, as numbers, yardsticks and verdicts: ``python -m experiments claims runs``.
 
 The thresholds are conventions, stated here once and chosen before any run was judged:
 

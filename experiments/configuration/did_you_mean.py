@@ -16,26 +16,27 @@ def did_you_mean(full_key: str, text: str) -> str:
         text: the message; it names the class of the node where the key is not.
     """
     if "/" in full_key:
-        return _question(_closest(full_key, _groups()))
+        return _question(closest(full_key, _groups()))
     leaf = full_key.rpartition(".")[2]
     node = re.search(r"not in '(\w+)'", text)
     beside = [name for schema in SCHEMAS.values() if node and schema.__name__ == node[1] for name in names_of(schema)]
-    if beside and (found := _closest(leaf, beside)):
+    if beside and (found := closest(leaf, beside)):
         return _question(found)
     if not beside or node is None or node[1] != "Config":
         return ""
     elsewhere = list(_keys())  # a key of a part, given without the part's name
-    found = _closest(leaf, {key.rpartition(".")[2] for key in elsewhere})
+    found = closest(leaf, {key.rpartition(".")[2] for key in elsewhere})
     return _question(next((key for key in elsewhere if found and key.endswith(f".{found}")), None))
 
 
 def choice_meant(text: str) -> str:
     """Return what to add to Hydra's message about a choice that does not exist, which lists those that do."""
     found = re.search(r"Could not find '[^']*?([^'/]+)' Available options in '[^']*': ([\w \-]+)", text)
-    return _question(_closest(found[1], found[2].split())) if found else ""
+    return _question(closest(found[1], found[2].split())) if found else ""
 
 
-def _closest(name: str, known: Iterable[str]) -> str | None:
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that one resembles most; None where none is alike."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
 

@@ -18,7 +18,7 @@ MOVED: dict[str, str] = {
     "experiments.loggers.wandb_logger": "experiments.tracking.loggers.wandb_logger",
     "experiments.particle_results.ParticleResults": "experiments.tasks.particle_results.ParticleResults",
     "experiments.training.Train": "experiments.tasks.train.Train",
-    "lightning_modules.altered_inputs.ConsistentMetadata": "lightning_modules.encoder_inputs.altered.ConsistentMetadata",
+    "lightning_modules.altered_inputs.ConsistentMetadata": "lightning_modules.encoder_inputs.altered.ConsistentMetadata",  # noqa: E501
     "lightning_modules.altered_inputs.Fill": "lightning_modules.encoder_inputs.altered.Fill",
     "lightning_modules.altered_inputs.PaperMetadata": "lightning_modules.encoder_inputs.altered.PaperMetadata",
     "lightning_modules.altered_inputs.RotatedInput": "lightning_modules.encoder_inputs.altered.RotatedInput",

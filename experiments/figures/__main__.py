@@ -15,7 +15,7 @@ from lightning_modules.errors import InputError
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 1 where some run could not be drawn; the others are."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments figures", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for pictures of several runs; default: figures/ where the runs meet"

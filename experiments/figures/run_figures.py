@@ -1,4 +1,4 @@
-"""The pictures of finished runs, from their folders alone: ``python -m experiments.figures RUN [RUN ...]``.
+"""The pictures of finished runs, from their folders alone: ``python -m experiments figures RUN [RUN ...]``.
 
 Each run gets what its folder has: its loss curve, its latents with the volumes of its first particles, its
 reconstructions, and where altered images go. Several runs together also get their losses and times in one picture.

@@ -1,4 +1,4 @@
-"""Many volumes on one sheet, at one threshold: ``python -m experiments.surface_sheet RUN/volumes/kmeans20``."""
+"""Many volumes on one sheet, at one threshold: ``python -m experiments surface_sheet RUN/volumes/kmeans20``."""
 
 import argparse
 import math
@@ -47,7 +47,7 @@ def sheet(volumes: Mapping[str, Volume], path: Path, threshold: float | None = N
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the volumes of a run or a folder; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.surface_sheet", description="Draw volumes side by side, at one threshold."
+        prog="python -m experiments surface_sheet", description="Draw volumes side by side, at one threshold."
     )
     parser.add_argument("folder", type=Path, help="of a run, or one that holds .mrc volumes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: surfaces.png in the folder")

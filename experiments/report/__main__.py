@@ -1,4 +1,4 @@
-"""Make the report: ``python -m experiments.report runs -o report.html``."""
+"""Make the report: ``python -m experiments report runs -o report.html``."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ from lightning_modules.files.atomic import write_atomically
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read runs, write the page, print where it is; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description="Show many runs on one page.")
+    parser = argparse.ArgumentParser(prog="python -m experiments report", description="Show many runs on one page.")
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument("-o", "--output", type=Path, help="default: report.html in the first folder")
     options = parser.parse_args(arguments)

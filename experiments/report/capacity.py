@@ -1,4 +1,4 @@
-"""How much can an encoder memorize? Runs with permuted twins in one figure: ``python -m experiments.capacity runs``.
+"""How much can an encoder memorize? Runs with permuted twins in one figure: ``python -m experiments capacity runs``.
 
 A twin says nothing about its particle: what the encoder knows of it, it has memorized. The more particles there are to
 an encoder of a size, the less it can; the paper has 131,899, and sees clusters with the large encoder alone (section
@@ -157,7 +157,7 @@ def write(folder: Path, measured: Sequence[Memorized]) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.capacity", description="How much can an encoder memorize? One figure of many runs."
+        prog="python -m experiments capacity", description="How much can an encoder memorize? One figure of many runs."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders with runs, such as runs")
     parser.add_argument("--out", type=Path, help="where capacity.png and capacity.csv go; default: the first folder")

@@ -1,7 +1,7 @@
 """What several seeds of one experiment give: means, spreads, and how many did not converge.
 
     python run.py -m +exp=mnist_vae,mnist_vlt seed=0,1,2,3,4 data=mnist data.root=DIR
-    python -m experiments.seeds runs/mnist
+    python -m experiments seeds runs/mnist
 
 Runs that differ in nothing but the seed are one group. A seed that failed is counted, and so are one that finished
 without using z and one that got stuck: an average over what happened to work would hide how often it does not (paper,
@@ -147,7 +147,7 @@ def table(groups: Sequence[Seeds]) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and write seeds.json; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.seeds", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments seeds", description=purpose(__doc__))
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument("--metrics", nargs="+", default=COLUMNS, help="keys of metrics.json")
     parser.add_argument("-o", "--output", type=Path, help="default: seeds.json in the first folder")

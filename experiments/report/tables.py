@@ -1,4 +1,4 @@
-"""Tables of measured numbers in README.md and experiments/README.md: ``python -m experiments.tables runs``.
+"""Tables of measured numbers in README.md and experiments/README.md: ``python -m experiments tables runs``.
 
 A table stands between two comments, ``<!-- claims -->`` and ``<!-- /claims -->``; what is between them is written
 anew from finished runs, so that no number is ever typed. The words of README.md's grid stay, its numbers change.
@@ -34,7 +34,7 @@ COLUMNS = {
 }
 FIGURES_PAGE = """# The paper, figure by figure
 
-Made by `python -m experiments.tables` from finished runs, which `make paper` makes. Several numbers in one cell are
+Made by `python -m experiments tables` from finished runs, which `make paper` makes. Several numbers in one cell are
 those of several seeds.
 
 <!-- figures -->
@@ -165,7 +165,7 @@ def write(found: Sequence[RunFolder], readme: Path, figures_page: Path) -> None:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.tables", description="Write measured numbers down.")
+    parser = argparse.ArgumentParser(prog="python -m experiments tables", description="Write measured numbers down.")
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
     parser.add_argument(
         "--readme", type=Path, default=ROOT / "README.md", help="with <!-- grid --> and <!-- claims -->"

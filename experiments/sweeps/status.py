@@ -1,4 +1,4 @@
-"""How the runs stand: ``python -m experiments.status [RUNS] [--watch]``, or the table at the end of a sweep."""
+"""How the runs stand: ``python -m experiments status [RUNS] [--watch]``, or the table at the end of a sweep."""
 
 import argparse
 import csv
@@ -166,7 +166,7 @@ def _duration(seconds: float) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; with --watch until Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.status", description="How the runs stand.")
+    parser = argparse.ArgumentParser(prog="python -m experiments status", description="How the runs stand.")
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), help="a folder with runs below it")
     parser.add_argument("--watch", action="store_true", help=f"refresh every {REFRESH_S:.0f} s until Ctrl-C")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Do a run's numbers still hold? ``python -m experiments.verify RUN [RUN ...]``, with your own or somebody else's runs.
+"""Do a run's numbers still hold? ``python -m experiments verify RUN [RUN ...]``, with your own or somebody else's runs.
 
 Everything that can be recomputed without training is: the data's checksums against those in provenance.json, the
 latents from the stored weights, the metrics from the stored latents and weights. Nothing in the folder is changed.
@@ -203,7 +203,7 @@ def _same_latents(run: Run, stored: Any, found: Any) -> Finding:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify, line by line; returns the exit code, 0 where everything holds."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.verify", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments verify", description=purpose(__doc__))
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("--cache", type=Path, help="folder of simulated and preprocessed data (default: the run's own)")
     options = parser.parse_args(arguments)

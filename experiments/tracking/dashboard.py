@@ -1,4 +1,4 @@
-"""The project's dashboard in Weights & Biases: ``python -m experiments.dashboard [--project NAME] [--entity TEAM]``.
+"""The project's dashboard in Weights & Biases: ``python -m experiments dashboard [--project NAME] [--entity TEAM]``.
 
 Losses, claims, latents, amortization, volumes and times of all runs of a project; runs are coloured by experiment. It
 is built by wandb-workspaces and saved as a view of the project, which needs a key and a network. Logging needs neither.
@@ -121,7 +121,7 @@ def save(project: str, entity: str | None) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Save the dashboard from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=purpose(__doc__))
+    parser = argparse.ArgumentParser(prog="python -m experiments dashboard", description=purpose(__doc__))
     parser.add_argument("--project", default="amortize-or-memorize", help="W&B project (logger.project)")
     parser.add_argument("--entity", help="W&B team or user; by default that of the key")
     options = parser.parse_args(arguments)

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> Any:
-    parser = argparse.ArgumentParser(prog="python -m experiments.volumes", description="Write volumes of a run.")
+    parser = argparse.ArgumentParser(prog="python -m experiments volumes", description="Write volumes of a run.")
     parser.add_argument("run", type=Path, help="folder of a finished run")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--first", type=_positive, metavar="N", help="at the first N particles, as in the paper")

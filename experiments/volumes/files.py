@@ -73,7 +73,7 @@ def stored(folder: Path) -> dict[str, Volume]:
     holding = folder / "volumes" if (folder / "volumes").is_dir() else folder
     found = {path.stem: read_volume(path) for path in sorted(holding.glob("*.mrc"))}
     if not found:
-        raise InputError(f"{folder}: no .mrc volumes here; `python -m experiments.volumes RUN --kmeans 20` writes some")
+        raise InputError(f"{folder}: no .mrc volumes here; `python -m experiments volumes RUN --kmeans 20` writes some")
     return found
 
 

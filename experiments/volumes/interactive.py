@@ -1,4 +1,4 @@
-"""Volumes that turn, in HTML that works offline: ``python -m experiments.turntable RUN``."""
+"""Volumes that turn, in HTML that works offline: ``python -m experiments turntable RUN``."""
 
 import argparse
 import html
@@ -140,7 +140,7 @@ def _light() -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a run's volumes; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.turntable", description="Write a page in which volumes turn."
+        prog="python -m experiments turntable", description="Write a page in which volumes turn."
     )
     parser.add_argument("folder", type=Path, help="of a run, or one that holds .mrc volumes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: turntable.html in the folder")

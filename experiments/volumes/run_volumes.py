@@ -1,4 +1,4 @@
-"""Volumes of a run as .mrc files: ``python -m experiments.volumes RUN --kmeans 20``.
+"""Volumes of a run as .mrc files: ``python -m experiments volumes RUN --kmeans 20``.
 
 A training run writes those of its first six particles and of twenty k-means centres when it ends; here any
 others can be had from it later, without its particles.

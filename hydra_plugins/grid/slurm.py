@@ -155,7 +155,7 @@ def wait(todo: Sequence["Planned"], jobs: dict[int, str]) -> None:
     from experiments.machine import slurm
     from experiments.runs import state
 
-    logger.info("watch them: python -m experiments.status --watch; Ctrl-C here does not end them")
+    logger.info("watch them: python -m experiments status --watch; Ctrl-C here does not end them")
     left, pause = dict(jobs), POLL_S[0]
     over_since: dict[str, float] = {}
     while left:
