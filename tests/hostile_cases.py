@@ -244,6 +244,23 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "config, reads the environment": (
         "config.yaml", text(lambda t: t.replace("name: baseline", "name: ${oc.env:HOME}")), r"would be computed",
     ),
+    "config, reads the environment by a resolver's hidden name": (
+        "config.yaml",
+        text(lambda t: t.replace("name: baseline", "name: ${${beta_control.a}.${beta_control.b}:HOME}")),
+        r"would be computed",
+    ),
+    "config, an interpolation as a key": (
+        "config.yaml", text(lambda t: t.replace("name: baseline", "name: baseline\n${seed}: 1")), r"would be computed",
+    ),
+    "config, an interpolation of another key": (
+        "config.yaml", text(lambda t: t.replace("name: baseline", "name: ${seed}")), r"would be computed",
+    ),
+    "config, arguments of its own": (
+        "config.yaml",
+        text(lambda t: t.replace("  _target_: experiments.tasks.train.Train",
+                                 "  _target_: experiments.tasks.train.Train\n  _args_: [1]")),
+        r"has the key _args_",
+    ),
     "metrics, a list": ("metrics.json", content("[1]"), r"expected names and numbers"),
     "metrics, nested": ("metrics.json", content('{"a": {"b": 1}}'), r"expected names and numbers"),
     "metrics, too deep": ("metrics.json", content("[" * 100_000), r"not valid JSON"),

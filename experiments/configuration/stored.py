@@ -13,6 +13,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.files.safe_yaml import checked_text
 
+BUILT_BY = ("_target_", "_partial_")  # the only keys of Hydra's own that a run's configuration has
 NEEDED = ("name", "seed", "data", "task", "latents", "trainer")
 
 
@@ -28,11 +29,11 @@ def read_config(path: Path) -> DictConfig:
     """
     content = read_bytes(path, "the configuration of a run")
     try:
-        config = OmegaConf.create(checked_text(path, content))
-        if not isinstance(config, DictConfig):
-            raise ValueError(f"found a {type(config).__name__}, expected keys and values")
-        plain = rename_targets(OmegaConf.to_container(config, resolve=False), current_name)
-        _refuse_foreign_targets(plain)
+        found = OmegaConf.create(checked_text(path, content))
+        if not isinstance(found, DictConfig):
+            raise ValueError(f"found a {type(found).__name__}, expected keys and values")
+        plain = rename_targets(OmegaConf.to_container(found, resolve=False), current_name)
+        _refuse_what_is_not_plain(plain)
         config = OmegaConf.create(plain)
     except InputError:
         raise
@@ -43,15 +44,29 @@ def read_config(path: Path) -> DictConfig:
     return config
 
 
-def _refuse_foreign_targets(node: Any) -> None:
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and target not in known_targets():
-            raise ValueError(f"it would build {target}, which no file of conf/ names; add it there if you trust it")
-    if isinstance(node, str) and re.search(r"\$\{\s*[\w.]+\s*:", node):
+def _refuse_what_is_not_plain(node: Any) -> None:
+    """Refuse interpolations, foreign targets, and what else would change what Hydra builds.
+
+    A run's configuration is stored resolved, so it holds no interpolation. One could name a resolver by another
+    interpolation, and no pattern of text finds all of those; therefore none is let through, neither in a key.
+    """
+    if isinstance(node, str) and "${" in node:
         raise ValueError(f"{node} would be computed, expected plain values")
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _refuse_foreign_targets(child)
+    if isinstance(node, list):
+        for child in node:
+            _refuse_what_is_not_plain(child)
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    if target is not None and target not in known_targets():
+        raise ValueError(f"it would build {target}, which no file of conf/ names; add it there if you trust it")
+    if foreign := [key for key in node if str(key).startswith("_") and key not in BUILT_BY]:
+        raise ValueError(
+            f"it has the key {foreign[0]}, which would change what is built; expected {', '.join(BUILT_BY)}"
+        )
+    for key, child in node.items():
+        _refuse_what_is_not_plain(key)
+        _refuse_what_is_not_plain(child)
 
 
 @functools.cache
