@@ -91,5 +91,5 @@ constraints: install  ## Renew constraints.txt; UPGRADE=--upgrade-package=NAME (
 	  --custom-compile-command 'make constraints' --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove .venv and the tools' caches; runs and data stay
-	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -12,10 +12,10 @@ from experiments.configuration import schema
 from experiments.configuration.error_messages import one_line
 from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.machine.signals import EXIT_CODE, Interrupted
+from experiments.machine.terminal import any_terminal
 from experiments.runs.execution import execute
 from experiments.runs.summary import summary
 from experiments.sweeps.planning import SweepError
-from experiments.terminal import any_terminal
 
 
 def carry_out(config: DictConfig, in_sweep: bool) -> None:

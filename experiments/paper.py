@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from experiments.claims.__main__ import main as paper_claims_main
+from experiments.claims import __main__ as claims
 from experiments.configuration.compose import CONF_DIR, compose
 from experiments.configuration.error_messages import command
 from experiments.machine.hardware import n_cores
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    code = paper_claims_main([str(runs)]) or report.main([str(runs)])
+    code = claims.main([str(runs)]) or report.main([str(runs)])
     if failures:
         print(f"{len(failures)} failed: " + "; ".join(failures), file=sys.stderr)
     return int(bool(failures or code))

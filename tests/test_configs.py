@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.configuration import schema, validation
 from experiments.configuration.compose import CONF_DIR, compose, to_dict
 from experiments.configuration.error_messages import one_line
-from experiments.configuration.identity import identity as validation_identity
+from experiments.configuration.identity import identity as identity_of
 from experiments.configuration.identity import source_of
 from lightning_modules.errors import InputError
 
@@ -75,7 +75,7 @@ def checked(*overrides: str) -> DictConfig:
 
 @cache
 def identity(*overrides: str) -> str:
-    return validation_identity(checked(*overrides))
+    return identity_of(checked(*overrides))
 
 
 def target(node: DictConfig) -> str:
@@ -231,7 +231,7 @@ def test_the_same_name_in_another_folder_is_another_file(tmp_path: Path, monkeyp
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
         checked.cache_clear()
-        found.append(validation_identity(checked(*OWN_DATA)))
+        found.append(identity_of(checked(*OWN_DATA)))
         absolute = [value.replace("=", f"={Path.cwd()}/") for value in OWN_DATA[1:]]
         assert identity("data=cryodrgn", *absolute) == found[-1]
     checked.cache_clear()
@@ -265,7 +265,7 @@ def test_the_baseline_that_is_needed_is_the_one_of_the_same_command_line(
     needed = source_of(checked(f"+exp={experiment}", *overrides))
     baseline = checked(*overrides)
     assert isinstance(needed, DictConfig)
-    assert validation_identity(needed) == validation_identity(baseline)
+    assert identity_of(needed) == identity_of(baseline)
     assert (needed.name, needed.data.name, needed.paths.runs) == ("baseline", baseline.data.name, baseline.paths.runs)
     assert needed.trainer == baseline.trainer
 
@@ -274,16 +274,16 @@ def test_only_these_experiments_need_another_run_and_it_is_the_baseline() -> Non
     for experiment in GRID:
         needed = source_of(checked(f"+exp={experiment}"))
         assert (needed is not None) == (experiment in NEEDS_BASELINE)
-        assert needed is None or (isinstance(needed, DictConfig) and validation_identity(needed) == identity())
+        assert needed is None or (isinstance(needed, DictConfig) and identity_of(needed) == identity())
 
 
 def test_a_needed_run_keeps_what_its_own_file_sets() -> None:
     needed = source_of(checked("+exp=vlt_pretrained", "latents.init.source=baseline_small", "zdim=2", "seed=5"))
     assert isinstance(needed, DictConfig)
-    assert validation_identity(needed) == identity("+exp=baseline_small", "seed=5")
+    assert identity_of(needed) == identity("+exp=baseline_small", "seed=5")
     needed = source_of(checked("+exp=shift_1px", "task.source=evil_twin_noise", "encoder=small", "seed=5"))
     assert isinstance(needed, DictConfig)
-    assert validation_identity(needed) == identity("+exp=evil_twin_noise", "seed=5")
+    assert identity_of(needed) == identity("+exp=evil_twin_noise", "seed=5")
 
 
 @pytest.mark.parametrize("experiment", ["evil_twin_noise", "rotate_90", "vlt_permuted", "vlt_zero_frozen"])
@@ -292,7 +292,7 @@ def test_a_written_configuration_is_read_back_with_its_identity_and_source(exper
     OmegaConf.save(config, tmp_path / "config.yaml")
     found = OmegaConf.load(tmp_path / "config.yaml")
     assert isinstance(found, DictConfig)
-    assert validation_identity(found) == validation_identity(config)
+    assert identity_of(found) == identity_of(config)
     assert to_dict(found) == to_dict(config)
 
 
@@ -300,7 +300,7 @@ def test_a_finished_run_may_be_named_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
     config = checked("+exp=vlt_pretrained", f"latents.init.source={tmp_path}")
     assert source_of(config) == tmp_path
-    assert validation_identity(config) != identity("+exp=vlt_pretrained")
+    assert identity_of(config) != identity("+exp=vlt_pretrained")
 
 
 @pytest.mark.parametrize("override", ["task.source=nobody", "latents.init.source=nobody"])

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.configuration import targets
 from experiments.configuration.compose import compose
-from experiments.configuration.identity import earlier_identity, identity
+from experiments.configuration.identity import identities
 from experiments.configuration.stored import known_targets, read_config
 from experiments.configuration.validation import check
 from experiments.report.__main__ import main as report
@@ -42,20 +42,19 @@ def test_the_same_command_finds_the_earlier_run_finished(runs: Path, name: str):
 
 def test_a_run_made_now_has_the_hash_of_its_classes_names(tmp_path: Path):
     config = check(compose(*configuration("baseline", tmp_path)))
-    assert earlier_identity(config) == "388d3a269c"
-    assert identity(config) == "e7c64f5b05"
+    assert identities(config) == ("e7c64f5b05", "388d3a269c")
     assert Run.of(config).folder.name == "e7c64f5b05"
 
 
 def test_a_class_that_is_moved_keeps_its_runs(runs: Path, monkeypatch: pytest.MonkeyPatch):
     config = check(compose(*configuration("baseline", runs)))
-    before = identity(config), earlier_identity(config)
+    before = identities(config)
     now = config.data._target_
     then = targets.earlier_name(now)
     monkeypatch.setattr(targets, "MOVED", targets.MOVED | {then: "elsewhere.SimulatedParticles"})
     monkeypatch.setattr(targets, "_EARLIER", {"elsewhere.SimulatedParticles": then})
     config.data._target_ = "elsewhere.SimulatedParticles"
-    assert (identity(config), targets.current_name(then)) == (before[0], config.data._target_)
+    assert (identities(config)[0], targets.current_name(then)) == (before[0], config.data._target_)
     assert targets.rename_targets({"a": [{"_target_": config.data._target_}]}, targets.earlier_name) == {
         "a": [{"_target_": then}]
     }

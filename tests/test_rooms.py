@@ -1,6 +1,7 @@
 """Rooms import one way, and the linter says so; every command is listed and can be run by its name."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,19 @@ def test_every_command_is_there_and_listed(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     listed = capsys.readouterr().out
     assert all(f"  {name} " in listed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))])
+def test_what_the_documentation_names_is_there(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for module, names in re.findall(r"^\s*from (experiments[\w.]*) import ([\w, ]+)$", text, flags=re.MULTILINE):
+        for name in names.split(", "):
+            assert getattr(import_module(module), name).__module__ == module, f"{name} is not at home in {module}"
+    for path in re.findall(r"`((?:experiments|lightning_modules)/[\w./]*)`", text):
+        assert (ROOT / path).exists(), path
+    assert not re.search(r"-m experiments\.", text)
+    for name in re.findall(r"-m experiments (\w+)", text):
+        assert name in COMMANDS, name
 
 
 def test_a_misspelt_command_is_one_line(capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.terminal import HANDLER, any_terminal
+from experiments.machine.terminal import HANDLER, any_terminal
 from tests.tiny import ON_A_PLANE
 
 ROOT = Path(__file__).resolve().parents[1]

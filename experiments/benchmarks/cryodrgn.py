@@ -35,8 +35,8 @@ from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
+from experiments.machine.terminal import purpose
 from experiments.runs.run import Run
-from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 REFERENCE = "cryodrgn"

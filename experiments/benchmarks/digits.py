@@ -21,7 +21,7 @@ from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import wait_briefly_beside_others
-from experiments.terminal import purpose
+from experiments.machine.terminal import purpose
 
 EXPERIMENTS = ("mnist_vae", "mnist_vlt")
 PLAIN, SUITE = "plain loop", "suite"

@@ -33,8 +33,8 @@ from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
 from experiments.machine.hardware import n_cores, threads_kept, wait_briefly_beside_others
+from experiments.machine.terminal import purpose
 from experiments.runs.execution import execute
-from experiments.terminal import purpose
 
 EXPERIMENTS = ("baseline", "vlt_zero", "evil_twin_permuted", "evil_twin_noise")
 SMALL = ("data.n_particles=1000", "trainer.max_epochs=10", "trainer.enable_progress_bar=false")

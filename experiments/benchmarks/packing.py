@@ -22,7 +22,7 @@ from experiments.benchmarks.measuring import in_a_line, load_average, machine, w
 from experiments.configuration.compose import REPOSITORY
 from experiments.configuration.error_messages import command
 from experiments.machine.hardware import n_cores
-from experiments.terminal import purpose
+from experiments.machine.terminal import purpose
 from lightning_modules.errors import InputError
 
 SMALL = ("+exp=baseline", "data.n_particles=1000", "trainer.max_epochs=4", "trainer.enable_progress_bar=false")

@@ -9,8 +9,8 @@ from pathlib import Path
 from experiments.claims.paper_claims import judge
 from experiments.claims.wording import in_words
 from experiments.configuration.error_messages import command
+from experiments.machine.terminal import purpose
 from experiments.runs.folders import find
-from experiments.terminal import purpose
 from lightning_modules.files.atomic import write_atomically
 
 

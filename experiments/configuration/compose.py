@@ -31,7 +31,7 @@ def compose(*overrides: str) -> DictConfig:
 
 
 @cache
-def _composed(*overrides: str) -> DictConfig:
+def composed_once(*overrides: str) -> DictConfig:
     """Compose once what a sweep's runs ask for over and over; not to be changed."""
     return compose(*overrides)
 

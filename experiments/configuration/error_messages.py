@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from experiments.terminal import any_terminal
+from experiments.machine.terminal import any_terminal
 from lightning_modules.errors import InputError
 
 Arguments = ParamSpec("Arguments")

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.configuration.compose import CONF_DIR, _composed, data_choice, to_dict
+from experiments.configuration.compose import CONF_DIR, composed_once, data_choice, to_dict
 from experiments.configuration.targets import class_name, earlier_name, rename_targets
 from experiments.configuration.validation import check
 from lightning_modules.errors import InputError
@@ -17,28 +17,16 @@ SHARED = (
     "seed", "batch_size", "lr", "table_lr", "zdim", "precision", "weight_decay", "beta", "beta_control",
     "data", "encoder", "decoder", "model", "results", "trainer", "logger", "paths",
 )  # fmt: skip
-
-
 # What decides a run's numbers, beside its task's own slots.
 TRAINING = ("task", "seed", "batch_size", "lr", "zdim", "precision", "weight_decay", "beta", "beta_control")
-
-
 SLOTS = ("encoder_input", "latents", "decoder", "model")
-
-
 # The same, where another run's model is tried.
 TESTING = ("task", "seed", "encoder_input")
-
-
 # Of the data, what says where and how it is kept rather than what it is.
 NOT_DATA = ("cache_dir", "residency", "cache_images", "name", "root")
-
-
 # Keys that earlier runs were made without, and the value that leaves their numbers as they were: with that value, a key
 # is no part of an identity, so those runs are still found.
 ADDED_LATER: dict[str, Any] = {}
-
-
 # Of the data, what the loader is told rather than the particle files.
 NOT_FILES = ("residency", "cache_images", "name")
 
@@ -61,7 +49,7 @@ def source_config(config: DictConfig, experiment: str) -> DictConfig:
             f"source={experiment}: neither an experiment (a file in conf/exp) nor the folder of a finished run"
         )
     data = f"data={data_choice(config)}"
-    standard, special = _composed(data), _composed(data, f"+exp={experiment}").copy()
+    standard, special = composed_once(data), composed_once(data, f"+exp={experiment}").copy()
     for name in SHARED:
         if special[name] == standard[name] or name in ("data", "trainer", "paths", "logger"):
             # A configuration read from a file has lost its types; merged, it takes on the node's.
@@ -135,12 +123,17 @@ def source_of(config: DictConfig) -> DictConfig | Path | None:
 
 def identity(config: DictConfig) -> str:
     """Return the hash of a checked configuration's decisive part, with classes by their names alone."""
-    return _hash(rename_targets(decisive(config), class_name))
+    return identities(config)[0]
 
 
-def earlier_identity(config: DictConfig) -> str:
-    """Return the hash that version 0.1.0 gave the same configuration: it took in the modules of classes."""
-    return _hash(rename_targets(decisive(config), earlier_name))
+def identities(config: DictConfig) -> tuple[str, str]:
+    """Return a checked configuration's identity, and the one that version 0.1.0 gave it.
+
+    That version hashed the modules of classes, too. What is decisive is found once for both: of an audited run, it
+    includes the content of its weights.
+    """
+    part = decisive(config)
+    return _hash(rename_targets(part, class_name)), _hash(rename_targets(part, earlier_name))
 
 
 def _hash(part: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Configurations: composing one, checking it, and what of it decides the numbers."""
+"""Checking a composed configuration: every value is resolved and within its range."""
 
 import os
 from collections.abc import Iterator

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from experiments.configuration.error_messages import command
 from experiments.configuration.overrides import overrides_of
+from experiments.machine.terminal import purpose
 from experiments.runs.folders import FAILED, FINISHED, RunFolder, find
-from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
 

@@ -1,8 +1,4 @@
-"""A run: a configuration, and the folder where its results are.
-
-The folder is ``runs/<data>/<name>/<identity>``. ``metrics.json`` is written last: where it is, the run is finished.
-Finding a run reads small files alone, and imports neither torch nor Lightning.
-"""
+"""Carrying a run out, once: whoever asks for the same run meanwhile waits, and finds it finished."""
 
 import json
 import logging

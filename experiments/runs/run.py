@@ -1,4 +1,8 @@
-"""A run: a checked configuration, and the folder where its results are."""
+"""A run: a checked configuration, and the folder where its results are.
+
+The folder is ``runs/<data>/<name>/<identity>``. ``metrics.json`` is written last: where it is, the run is finished.
+Finding a run reads small files alone, and imports neither torch nor Lightning.
+"""
 
 import json
 import os
@@ -10,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.configuration import validation
-from experiments.configuration.identity import earlier_identity, identity, source_of
+from experiments.configuration.identity import identities, source_of
 from experiments.configuration.stored import read_config
 from experiments.runs import state
 from lightning_modules.errors import InputError
@@ -36,7 +40,7 @@ class Run:
         """Return the run of a configuration as composed, in the folder that an earlier version made for it, if any."""
         checked = validation.check(config)
         beside = Path(checked.paths.runs).resolve() / checked.data.name / checked.name
-        folder, earlier = beside / identity(checked), beside / earlier_identity(checked)
+        folder, earlier = (beside / name for name in identities(checked))
         return cls(checked, earlier if earlier.is_dir() and not folder.is_dir() else folder)
 
     @classmethod

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.configuration.error_messages import command, one_line
+from experiments.machine.terminal import purpose
 from experiments.runs import provenance
 from experiments.runs.checksums import checksums_of
 from experiments.runs.epoch_log import read_log
 from experiments.runs.run import Run
-from experiments.terminal import purpose
 from lightning_modules.errors import InputError
 
 HOLDS, FAILS, UNKNOWN = "holds", "DOES NOT HOLD", "cannot be told"

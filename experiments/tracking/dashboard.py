@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.configuration.error_messages import command
-from experiments.terminal import purpose
+from experiments.machine.terminal import purpose
 from lightning_modules.errors import InputError
 
 NAME = "Amortize or memorize"

@@ -1,4 +1,4 @@
-"""q(z|x): an amortized encoder, or a Variational Lookup Table. One call signature, so they interchange."""
+"""q(z|x) by an amortized encoder; it interchanges with the lookup table, which has the same call signature."""
 
 from collections.abc import Iterator
 
