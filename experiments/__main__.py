@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from experiments.configuration.did_you_mean import closest
+from experiments.configuration.error_messages import command
 
 # Name, the module whose ``main`` it is, and what it does.
 COMMANDS = {
@@ -29,12 +30,13 @@ COMMANDS = {
 }
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """List the commands, or run the one that is named first; returns its exit code."""
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print("usage: python -m experiments NAME ...      (NAME --help says more)\n")
-        print("\n".join(f"  {command:<18}{text}" for command, (_, text) in COMMANDS.items()))
+        print("\n".join(f"  {name:<18}{text}" for name, (_, text) in COMMANDS.items()))
         return 0
     if name not in COMMANDS:
         meant = closest(name, COMMANDS)

@@ -18,8 +18,8 @@ PROGRAM = """
 import json, os, signal, time
 from pathlib import Path
 import hydra
-from experiments import schema
-from experiments.runs import Run
+from experiments.configuration import schema
+from experiments.runs.run import Run
 
 # Stands for run.py: a run notes which GPU it was given, and goes on when so many have begun; seed 1 crashes.
 @hydra.main(version_base="1.3", config_path="{conf}", config_name="config")

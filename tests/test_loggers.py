@@ -239,9 +239,9 @@ def test_a_key_is_found_where_wandb_finds_it(tmp_path: Path, monkeypatch: pytest
 ONLINE = """
 import sys
 from hydra.utils import instantiate
-from experiments import interruption, loggers
-from experiments.configs import compose
-from experiments.runs import Run
+from experiments.configuration.compose import compose
+from experiments.runs.run import Run
+from experiments.tracking import loggers
 run = Run.of(compose(f"paths.runs={sys.argv[1]}", "precision=float32", "logger=wandb", "logger.mode=online"))
 run.folder.mkdir(parents=True)
 loggers.INIT_TIMEOUT_S = 3.0

@@ -36,8 +36,8 @@ def a_process_at(folder, *, then):
     code = f"""
 import os, signal, sys, time
 from pathlib import Path
-from experiments import run_state
-lease = run_state.lease(Path({str(folder)!r}))
+from experiments.runs import state
+lease = state.lease(Path({str(folder)!r}))
 lease.acquire()
 print("has it", flush=True)
 {then}

@@ -101,9 +101,7 @@ def test_the_commands_work_on_a_folder_whose_name_is_not_in_ascii(command: str, 
     of_one_run = command in ("verify", "figures", "volumes")
     more = ["--first", "2"] if command == "volumes" else []
     for environment in (PLAIN, STRICT) if command in ("status", "claims") else (PLAIN,):
-        code, said = call(
-            environment, "-m", f"experiments.{command}", trained if of_one_run else folder / "runs", *more
-        )
+        code, said = call(environment, "-m", "experiments", command, trained if of_one_run else folder / "runs", *more)
         assert "Traceback" not in said and "Error" not in said, said
         assert code == 0 or command == "capacity", said  # there is no capacity sweep to read
 
