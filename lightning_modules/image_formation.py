@@ -23,12 +23,14 @@ class ImageFormation(nn.Module):
         coords: (M, 3), lattice points in the plane z = 0, between -0.5 and 0.5, as the decoder takes them.
         freqs: (M, 2), spatial frequencies in cycles/px.
         turned: (4, M), row q: the pixel that a turn by q times 90 degrees clockwise brings to each place.
+        turned_axes: (4, 3, 3), entry q: the pose of an image that is turned so, times that of the image as it was.
     """
 
     mask: Tensor
     coords: Tensor
     freqs: Tensor
     turned: Tensor
+    turned_axes: Tensor
 
     def __init__(self, box_px: int, masked: bool = True) -> None:
         """Build the lattice and its mask of radius D/2.
@@ -65,6 +67,9 @@ class ImageFormation(nn.Module):
         self.register_buffer("coords", lattice.coords[mask] / lattice.extent / 2, persistent=False)
         self.register_buffer("freqs", lattice.freqs2d[mask], persistent=False)
         self.register_buffer("turned", _turned(mask, box_px + 1), persistent=False)
+        quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+        turns = torch.stack([torch.linalg.matrix_power(quarter, q) for q in range(4)])
+        self.register_buffer("turned_axes", turns, persistent=False)
 
     def centre(self, y: Tensor, shift_px: Tensor) -> Tensor:
         """Shift images in the Hartley domain: H'(k) = cos(2 pi k.t) H(k) + sin(2 pi k.t) H(-k).
@@ -144,6 +149,19 @@ class ImageFormation(nn.Module):
         if isinstance(quarter_turns, int):
             return values[:, self.turned[quarter_turns % 4]]
         return values.gather(1, self.turned[quarter_turns % 4])
+
+    def turn_poses(self, rotations: Tensor, quarter_turns: Tensor | int) -> Tensor:
+        """Turn poses as :meth:`turn` turns their images: a slice at the turned pose is the turned slice. Exact.
+
+        Args:
+            rotations: (B, 3, 3).
+            quarter_turns: clockwise, the same for all, or (B,) int64.
+
+        Returns:
+            (B, 3, 3).
+        """
+        turns = self.turned_axes[quarter_turns % 4]
+        return (turns[..., None] * rotations[..., None, :, :]).sum(dim=-2)
 
 
 def _turned(mask: Tensor, lattice_px: int) -> Tensor:

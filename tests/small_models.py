@@ -1,6 +1,5 @@
 """Small models on small particle sets, and the cryoDRGN models that they must equal."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import pytorch_lightning as pl
 import torch
 from cryodrgn.lattice import Lattice
 from cryodrgn.models import HetOnlyVAE
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.lookup_table import LookupTable
+from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import LatentInit
 from lightning_modules.networks.slice_decoder import SliceDecoder
 from lightning_modules.optimization.minibatches import ParticleBlocks
@@ -36,23 +36,21 @@ def particles_in(folder: Path, n: int = 12, box_px: int = 16, **changes: Any) ->
     return load_particles(particle_set(folder, **(files | changes)))
 
 
-class SpyLatents(nn.Module):
+class SpyLatents(Posterior):
     """Keeps what reaches the encoder; q(z) is the standard normal."""
 
-    zdim = ZDIM
+    def __init__(self) -> None:
+        super().__init__(ZDIM)
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         self.seen = x
         return torch.zeros(len(x), ZDIM), torch.zeros(len(x), ZDIM)
 
-    def table_parameters(self) -> Iterator[nn.Parameter]:
-        return iter(())
-
 
 def cryo_vae(
     particles: Particles,
     encoder_input: EncoderInput | None = None,
-    latents: nn.Module | None = None,
+    latents: Posterior | None = None,
     init: LatentInit | None = None,
     frozen: bool = False,
     decoder: dict[str, Any] | None = None,
@@ -63,7 +61,7 @@ def cryo_vae(
     """The paper's VAE with small networks; a lookup table where a start is given."""
     torch.manual_seed(seed)
     formation = ImageFormation(particles.box_px)
-    sizes: dict[str, Any] = {"n_pixels": formation.n_pixels, "n_particles": len(particles), "zdim": ZDIM, "seed": seed}
+    sizes: dict[str, Any] = {"formation": formation, "n_particles": len(particles), "zdim": ZDIM, "seed": seed}
     if latents is None:
         table = init is not None
         latents = (

@@ -16,7 +16,7 @@ CRYO_EM = {
     "vlt_pretrained", "vlt_permuted", "vlt_random_clusters", "baseline_large", "evil_twin_noise_standard",
 }  # fmt: skip
 BEYOND_THE_PAPER = {
-    "shift_1px_consistent", "rotate_90_consistent", "heldout", "heldout_vlt", "infer",
+    "pose_aware", "shift_1px_consistent", "rotate_90_consistent", "heldout", "heldout_vlt", "infer",
     "augmented_encoder", "augmented_shift_1px", "augmented_rotate_90", "augmented_heldout",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from experiments.configuration.compose import compose
 from experiments.configuration.identity import identity
 from experiments.configuration.validation import check
 from experiments.runs.execution import execute
+from experiments.runs.stored_results import read_latents
 from lightning_modules.errors import InputError
 from tests.tiny import SETTINGS, tiny
 
@@ -104,3 +105,23 @@ def test_identity_holds_what_decides_the_numbers_and_nothing_else(source):
     other = ["seed=1", "data.seed=1", "task.search.steps=7", "task.search.lr=0.5", "task.n_samples=3"]
     assert {identity_of(override) for override in same} == {identity_of()}
     assert len({identity_of(), *(identity_of(override) for override in other)}) == len(other) + 1
+
+
+def test_the_runs_own_encoder_can_give_q(house):
+    source = tiny(house, "+exp=pose_aware")
+    new = ("+exp=infer", f"task.source={source.folder}", "data.seed=1", "data.n_particles=30", "task.n_samples=2")
+    run = tiny(house, *new, "task/search=encoder")
+    from experiments.runs.building import trained_model
+    from experiments.tasks.infer import particles_for
+    from experiments.volumes.run_volumes import decoder_of
+
+    particles = particles_for(run.config, decoder_of(source), "x")
+    expected = trained_model(source, particles).encode().mu
+    assert np.array_equal(read_latents(run.folder).mu, expected)
+    assert not np.array_equal(tiny(house, *new, *FEW).metrics["infer/loss"], run.metrics["infer/loss"])
+
+
+def test_a_table_has_no_encoder_to_give_q(house):
+    table = tiny(house, "+exp=vlt_zero")
+    with pytest.raises(InputError, match=r"a run with a lookup table was found, .* leave out task/search=encoder"):
+        tiny(house, "+exp=infer", f"task.source={table.folder}", "task/search=encoder")

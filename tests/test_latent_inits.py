@@ -15,6 +15,7 @@ from lightning_modules.latents.table_init import (
     RandomClusters,
     RandomLatents,
 )
+from lightning_modules.particles.digits import PlainImages
 
 N, ZDIM = 50_000, 8
 
@@ -26,7 +27,7 @@ def source(n: int = N) -> Latents:
 
 
 def table(init: LatentInit, n: int, zdim: int, source: Latents | None = None) -> LookupTable:
-    return LookupTable(n_pixels=10, n_particles=n, zdim=zdim, init=init, source=source)
+    return LookupTable(PlainImages(10), n_particles=n, zdim=zdim, init=init, source=source)
 
 
 def test_random_start_has_the_papers_moments() -> None:

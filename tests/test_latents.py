@@ -7,6 +7,7 @@ import torch
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import ConstantLatents, RandomLatents
 from lightning_modules.optimization.minibatches import EpochBlocks
+from lightning_modules.particles.digits import PlainImages
 from lightning_modules.particles.particles import Particles
 from lightning_modules.vae.cryo_vae import CryoVAE
 from tests.small_models import LAYERS, WIDTH, ZDIM, cryo_vae, particles_in, train, weights
@@ -125,6 +126,6 @@ def test_the_table_ignores_the_image_and_the_encoder_ignores_the_index(particles
 
 
 def test_the_encoder_has_the_layers_asked_for() -> None:
-    encoder = AmortizedEncoder(n_pixels=100, n_particles=5, zdim=ZDIM, layers=LAYERS, width=WIDTH)
+    encoder = AmortizedEncoder(PlainImages(100), n_particles=5, zdim=ZDIM, layers=LAYERS, width=WIDTH)
     shapes = [tuple(parameter.shape) for name, parameter in encoder.named_parameters() if name.endswith("weight")]
     assert shapes == [(WIDTH, 100), *[(WIDTH, WIDTH)] * LAYERS, (2 * ZDIM, WIDTH)]

@@ -16,6 +16,7 @@ from lightning_modules.networks import native_few_rows
 from lightning_modules.networks.native_few_rows import MOST_ROWS
 from lightning_modules.networks.native_library import without_native_code
 from lightning_modules.networks.residual_mlp import residual_mlp
+from lightning_modules.particles.digits import PlainImages
 from tests.tiny import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -110,7 +111,7 @@ def test_what_it_is_not_made_for_is_left_to_torch(why: str) -> None:
 
 def test_the_encoder_infers_by_it_what_it_infers_by_torch() -> None:
     torch.manual_seed(0)
-    encoder, x = AmortizedEncoder(797, 8, zdim=4, layers=3, width=256), torch.randn(8, 797)
+    encoder, x = AmortizedEncoder(PlainImages(797), 8, zdim=4, layers=3, width=256), torch.randn(8, 797)
     mu, logvar = encoder(x, torch.arange(8))
     assert "NativeFewRows" in _made_by(mu)
     with without_native_code():

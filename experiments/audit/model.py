@@ -18,6 +18,7 @@ from lightning_modules.files.safe_numpy import refuse_unpacking
 from lightning_modules.files.safe_pickle import load_each
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latents.encoder import AmortizedEncoder
+from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
@@ -41,8 +42,8 @@ class ForeignEncoder(AmortizedEncoder):
 
     def __init__(self, network: nn.Module, keep: Tensor, zdim: int) -> None:
         """Set the network, the (n,) pixels that it sees of M, and the size of z."""
-        nn.Module.__init__(self)
-        self.zdim, self.encoder = zdim, network
+        Posterior.__init__(self, zdim)
+        self.encoder = network
         self.register_buffer("keep", keep, persistent=False)
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from experiments.configuration.compose import CONF_DIR
 ORDER = (
     "baseline", "vlt_random", "evil_twin_permuted", "evil_twin_permuted_large", "evil_twin_noise",
     "shift_1px", "rotate_90", "vlt_zero", "vlt_zero_frozen", "vlt_random_frozen", "vlt_pretrained_frozen",
-    "baseline_small", "evil_twin_permuted_small", "heldout", "heldout_vlt",
+    "baseline_small", "evil_twin_permuted_small", "heldout", "heldout_vlt", "pose_aware",
     "augmented_encoder", "augmented_heldout", "augmented_shift_1px", "augmented_rotate_90",
     "shift_1px_consistent", "rotate_90_consistent",
     "mnist_vae", "mnist_vlt", "mnist_shift_1", "mnist_shift_5",

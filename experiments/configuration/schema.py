@@ -194,6 +194,15 @@ class EncoderLatents:
 
 
 @dataclass
+class MatchedFilterLatents(EncoderLatents):
+    """conf/latents/matched_filter.yaml: see lightning_modules.latents.matched_filter.MatchedFilter."""
+
+    n_templates: int = key("volumes that images are compared with", at_least=1)
+    grid: int = key("points along each axis of a template, odd", at_least=3)
+    radius: int = key("highest frequency that is compared, in periods per box", at_least=1)
+
+
+@dataclass
 class TableLatents:
     """conf/latents/lookup_table.yaml: see lightning_modules.latents.lookup_table.LookupTable."""
 
@@ -341,6 +350,13 @@ class Search:
 
 
 @dataclass
+class EncoderSearch:
+    """conf/task/search/encoder.yaml: see lightning_modules.vae.encoder_posterior.EncoderPosterior."""
+
+    _target_: str = MISSING
+
+
+@dataclass
 class WandbLogger:
     """conf/logger/wandb.yaml."""
 
@@ -415,6 +431,7 @@ SCHEMAS: dict[str, type] = {
     "model": Model,
     "results": Results,
     "latents_encoder": EncoderLatents,
+    "latents_matched_filter": MatchedFilterLatents,
     "latents_table": TableLatents,
     "init_random": RandomInit,
     "init_constant": ConstantInit,
@@ -428,6 +445,7 @@ SCHEMAS: dict[str, type] = {
     "task_audit": AuditTask,
     "audit": Audit,
     "search": Search,
+    "search_encoder": EncoderSearch,
     "wandb": WandbLogger,
     "paths": Paths,
 }

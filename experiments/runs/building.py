@@ -15,6 +15,7 @@ from experiments.runs.run import Run
 from experiments.runs.stored_results import _no_weights, read_latents, read_weights
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.errors import InputError
+from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.particles.split import Split
 from lightning_modules.vae.beta_schedule import beta_schedule
@@ -85,7 +86,7 @@ def model_of(config: DictConfig, particles: Any, source: Latents | None = None) 
     decoder = instantiate(config.decoder, formation=formation, zdim=config.zdim)
     torch.manual_seed(config.seed + 2**32)
     latents = instantiate(config.latents)(
-        n_pixels=formation.n_pixels,
+        formation=formation,
         n_particles=len(particles),
         zdim=config.zdim,
         seed=config.seed,
@@ -95,7 +96,7 @@ def model_of(config: DictConfig, particles: Any, source: Latents | None = None) 
 
 
 def model_around(
-    config: DictConfig, particles: Any, encoder_input: EncoderInput, latents: nn.Module, decoder: nn.Module, seed: int
+    config: DictConfig, particles: Any, encoder_input: EncoderInput, latents: Posterior, decoder: nn.Module, seed: int
 ) -> Any:
     """Put given parts together as a configuration says.
 
@@ -145,6 +146,23 @@ def untrained_model(run: Run, source: Run | None) -> VAE:
     latents = None if source is None else read_latents(source.folder)
     model: VAE = model_of(run.config, particles_of(run.config), latents)
     return model
+
+
+def trained_encoder(run: Run, particles: Any) -> Posterior:
+    """Return the encoder of a finished run, to be shown other particles of the same box.
+
+    Raises:
+        InputError: the run has a lookup table, or its weights cannot be read.
+    """
+    kind = get_class(run.config.latents._target_)
+    assert issubclass(kind, Posterior)
+    if not kind.encodes:
+        raise InputError(
+            f"{run.folder}: a run with a lookup table was found, expected one with an encoder; leave out "
+            "task/search=encoder, and q(z) is searched for under the decoder"
+        )
+    encoder: Posterior = trained_model(run, particles).latents
+    return encoder
 
 
 def trained_model(run: Run, particles: Any) -> Any:

@@ -16,7 +16,6 @@ from experiments.runs.stored_results import same_particles, write_latents
 from experiments.tracking import loggers
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
-from lightning_modules.latents.encoder import AmortizedEncoder
 
 
 class AmortizationTest:
@@ -48,7 +47,7 @@ class AmortizationTest:
         same_particles(run.config, source.config)
         particles = particles_of(run.config, split_of(source.config))
         model = trained_model(source, particles)
-        if not isinstance(model.latents, AmortizedEncoder):
+        if not model.latents.encodes:
             raise InputError(
                 f"task.source={self.source}: this run has a lookup table, expected one with an encoder; there is "
                 "nothing to show images to"

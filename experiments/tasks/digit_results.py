@@ -15,7 +15,6 @@ from experiments.figures.latent_maps import LatentMap
 from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.runs.run import Run
 from experiments.tasks.particle_results import Made
-from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.digit_vae import DigitVAE
 
@@ -90,7 +89,7 @@ def draw_images(
         return Row(label, pixels[:N_SHOWN].view(-1, model.particles.box_px, model.particles.box_px))
 
     rows = [row("image", images)]
-    if isinstance(model.latents, AmortizedEncoder) and not seen.equal(images):
+    if model.latents.encodes and not seen.equal(images):
         rows.append(row("encoder saw", seen.clamp(0, 1)))
     rows.append(row("reconstruction", reconstructed)._replace(read_as=read[:N_SHOWN]))
     path = run.folder / "figures" / "reconstructions.png"

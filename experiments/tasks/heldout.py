@@ -20,7 +20,6 @@ from experiments.runs.run import Run
 from experiments.tasks.particle_results import Made
 from experiments.tasks.train import Train
 from lightning_modules.files.atomic import write_atomically
-from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.posterior_search import ElboTerms, PosteriorSearch, elbo_terms
 from lightning_modules.vae.vae import VAE
@@ -76,7 +75,7 @@ class HeldOut(Train):
         found = {"train": self._of(model, latents, beta)}
         found["train_optimized"] = self._optimized(model, beta, self._sample(len(training), run.config.seed))
         model.take(heldout)
-        if isinstance(model.latents, AmortizedEncoder):
+        if model.latents.encodes:
             found["encoder"] = self._of(model, model.encode(), beta)
         found["optimized"] = self._optimized(model, beta)
         model.take(training)

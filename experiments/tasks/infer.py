@@ -1,7 +1,8 @@
 """Latents of new particles under a finished run's decoder: ``python run.py +exp=infer task.source=RUN data=...``.
 
-An encoder knows its training particles and few others. The decoder holds for all, and q(z) of a new particle can be
-searched for under it, whatever gave q in training.
+cryoDRGN's encoder knows its training particles and few others. The decoder holds for all, and q(z) of a new particle
+can be searched for under it, whatever gave q in training. Where the run's encoder knows new particles, as that of
+``+exp=pose_aware`` does, ``task/search=encoder`` takes its q, at its speed.
 """
 
 import logging
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 
 from experiments.figures import run_figures
 from experiments.machine.hardware import best_device
-from experiments.runs.building import described_data, model_around
+from experiments.runs.building import described_data, model_around, trained_encoder
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
 from experiments.tasks import cryodrgn_export
@@ -26,9 +27,10 @@ from experiments.volumes.truth import volume_metrics
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import inspect
-from lightning_modules.latents.encoder import UnknownLatents
+from lightning_modules.latents.posterior import FreePosterior
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.sources import ParticleSource
+from lightning_modules.vae.encoder_posterior import EncoderPosterior
 from lightning_modules.vae.posterior_search import PosteriorSearch, elbo_terms
 
 logger = logging.getLogger(__name__)
@@ -37,14 +39,14 @@ PIXEL_SIZE_TOLERANCE = 0.01
 
 
 class Infer:
-    """Search q(z) of every particle of the data, one by one, under the decoder of a finished run."""
+    """Infer q(z) of every particle of the data, one by one, under the decoder of a finished run."""
 
-    def __init__(self, source: str, search: PosteriorSearch, n_samples: int = 8) -> None:
+    def __init__(self, source: str, search: PosteriorSearch | EncoderPosterior, n_samples: int = 8) -> None:
         """Set what is used.
 
         Args:
             source: names the run whose decoder is used; ``Run.source`` finds it.
-            search: gives q.
+            search: gives q, under the decoder or by the run's own encoder.
             n_samples: of z for each particle and its ELBO.
         """
         self.source, self.search, self.n_samples = source, search, n_samples
@@ -61,15 +63,19 @@ class Infer:
             latents.npz, and in cryodrgn/ as ``cryodrgn analyze`` reads it.
 
         Raises:
-            InputError: the run has no decoder of volumes, or is about images of another size.
+            InputError: the run has no decoder of volumes, no encoder where that is asked for, or images of another
+                size.
         """
         assert source is not None
         decoder = run_volumes.decoder_of(source)
         particles = particles_for(run.config, decoder, self.source)
         seed = run.config.seed
-        model = model_around(
-            source.config, particles, IdentityInput(), UnknownLatents(source.config.zdim), decoder.slices, seed
-        ).to(best_device(run.config.trainer.accelerator))
+        posterior = (
+            trained_encoder(source, particles) if self.search.needs_encoder else FreePosterior(source.config.zdim)
+        )
+        model = model_around(source.config, particles, IdentityInput(), posterior, decoder.slices, seed).to(
+            best_device(run.config.trainer.accelerator)
+        )
         beta = model.beta(source.config.trainer.max_epochs * len(particles))
         started = time.perf_counter()
         latents = self.search(model, beta, seed)

@@ -31,12 +31,15 @@ class Motion(NamedTuple):
 
 
 class Metadata(Protocol):
-    """What shift and CTF an altered image is given."""
+    """What shift, CTF and pose an altered image is given."""
 
     def __call__(
         self, motion: Motion, formation: ImageFormation, shift_px: Tensor, ctf: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return shift (B, 2) and CTF (B, M) of the altered images, from those of the originals."""
+
+    def pose(self, motion: Motion, formation: ImageFormation, rotations: Tensor) -> Tensor:
+        """Return the poses (B, 3, 3) of the altered images, from those of the originals."""
 
 
 class PaperMetadata(Metadata):
@@ -47,6 +50,10 @@ class PaperMetadata(Metadata):
     ) -> tuple[Tensor, Tensor | None]:
         """Keep both."""
         return shift_px, ctf
+
+    def pose(self, motion: Motion, formation: ImageFormation, rotations: Tensor) -> Tensor:
+        """Keep it."""
+        return rotations
 
 
 class ConsistentMetadata(Metadata):
@@ -63,6 +70,10 @@ class ConsistentMetadata(Metadata):
         moved = shift_px.new_tensor(motion.moved_px)
         turned = None if ctf is None else formation.turn(ctf, motion.quarter_turns)
         return turn_points(shift_px, motion.quarter_turns) - moved, turned
+
+    def pose(self, motion: Motion, formation: ImageFormation, rotations: Tensor) -> Tensor:
+        """Turn it."""
+        return formation.turn_poses(rotations, motion.quarter_turns)
 
 
 def turn_points(points: Tensor, quarter_turns: int) -> Tensor:
@@ -139,6 +150,11 @@ class AlteredInput(PreparedImages):
         """Centre and phase-flip the altered images."""
         shift_px, ctf = self.metadata(self.motion, self.formation, shift_px, ctf)
         return self.formation.phase_flip(self.formation.centre(self.fixed(index, y), shift_px), ctf)
+
+    def imaged_with(self, ctf: Tensor | None, rotations: Tensor, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return CTF and pose as the metadata give them."""
+        _, altered = self.metadata(self.motion, self.formation, rotations.new_zeros(len(index), 2), ctf)
+        return altered, self.metadata.pose(self.motion, self.formation, rotations)
 
 
 class ShiftedInput(AlteredInput):

@@ -64,3 +64,9 @@ class AugmentedInput(EncoderInput):
         at = index.to(self.moved_px.device)
         x = self.formation.centre(y, shift_px + self.moved_px[at].to(shift_px.device))
         return self.formation.turn(self.formation.phase_flip(x, ctf), self.quarter_turns[at].to(y.device))
+
+    def imaged_with(self, ctf: Tensor | None, rotations: Tensor, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return CTF and pose, turned as the image is."""
+        turns = self.quarter_turns[index.to(self.quarter_turns.device)].to(rotations.device)
+        turned = None if ctf is None else self.formation.turn(ctf, turns)
+        return turned, self.formation.turn_poses(rotations, turns)

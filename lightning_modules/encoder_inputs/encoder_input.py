@@ -40,6 +40,16 @@ class EncoderInput(Protocol):
             (B, M), phase-flipped.
         """
 
+    def imaged_with(self, ctf: Tensor | None, rotations: Tensor, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return CTF and pose of what the encoder sees: the particle's own, unless the class knows better.
+
+        Args:
+            ctf: (B, M) of the particles, or None.
+            rotations: (B, 3, 3) of the particles.
+            index: (B,) particles.
+        """
+        return ctf, rotations
+
 
 class IdentityInput(EncoderInput):
     """x_i = the centred image of particle i, as in cryoDRGN."""

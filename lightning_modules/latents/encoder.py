@@ -1,14 +1,14 @@
 """q(z|x) by an amortized encoder; it interchanges with the lookup table, which has the same call signature."""
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
 
+from lightning_modules.image_formation import ImageFormation
+from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.residual_mlp import ACTIVATIONS, residual_mlp
 
 
-class AmortizedEncoder(nn.Module):
+class AmortizedEncoder(Posterior):
     """(mu_i, logvar_i) = f(x_i): cryoDRGN's residual MLP (``cryodrgn.models.HetOnlyVAE.encode``), always in float32.
 
     It sees an image once where the decoder computes every pixel: it has a small part of a step's products, and reading
@@ -18,9 +18,11 @@ class AmortizedEncoder(nn.Module):
         encoder: ``cryodrgn.models.ResidLinearMLP``, its parameters named as in cryoDRGN's checkpoints.
     """
 
+    encodes = True
+
     def __init__(
         self,
-        n_pixels: int,
+        formation: ImageFormation,
         n_particles: int,
         zdim: int,
         layers: int,
@@ -32,7 +34,7 @@ class AmortizedEncoder(nn.Module):
         """Build the network.
 
         Args:
-            n_pixels: M, the length of an image.
+            formation: what an image is; its M pixels are the network's inputs.
             n_particles: not used: the rule is the same for all particles.
             zdim: size of z.
             layers: hidden layers.
@@ -41,9 +43,8 @@ class AmortizedEncoder(nn.Module):
             seed: not used: the weights come from torch's generator.
             source: not used.
         """
-        super().__init__()
-        self.zdim = zdim
-        self.encoder = self.network(n_pixels, layers, width, 2 * zdim, ACTIVATIONS[activation])
+        super().__init__(zdim)
+        self.encoder = self.network(formation.n_pixels, layers, width, 2 * zdim, ACTIVATIONS[activation])
 
     @staticmethod
     def network(n_inputs: int, layers: int, width: int, n_outputs: int, activation: type[nn.Module]) -> nn.Module:
@@ -64,20 +65,3 @@ class AmortizedEncoder(nn.Module):
         """
         mu, logvar = residual_mlp(self.encoder, x.float()[None])[0].split(self.zdim, dim=-1)
         return mu, logvar
-
-    def table_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that are trained row by row: none."""
-        return iter(())
-
-
-class UnknownLatents(nn.Module):
-    """q(z) is not known: it is searched for, particle by particle, and nothing is learned."""
-
-    def __init__(self, zdim: int) -> None:
-        """Set the size of z."""
-        super().__init__()
-        self.zdim = zdim
-
-    def table_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that are trained row by row: none."""
-        return iter(())

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.image_formation import ImageFormation
+from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import LatentInit, Latents
 
 
-class LookupTable(nn.Module):
+class LookupTable(Posterior):
     """(mu_i, logvar_i) = row i of a table: the paper's Variational Lookup Table (section 3.2).
 
     Attributes:
@@ -18,7 +20,7 @@ class LookupTable(nn.Module):
 
     def __init__(
         self,
-        n_pixels: int,
+        formation: ImageFormation,
         n_particles: int,
         zdim: int,
         init: LatentInit,
@@ -29,7 +31,7 @@ class LookupTable(nn.Module):
         """Build the table.
 
         Args:
-            n_pixels: not used: the table never sees an image.
+            formation: not used: the table never sees an image.
             n_particles: N, rows of the table.
             zdim: size of z.
             init: where the rows start.
@@ -40,8 +42,7 @@ class LookupTable(nn.Module):
         Raises:
             InputError: the start gives latents of another shape.
         """
-        super().__init__()
-        self.zdim = zdim
+        super().__init__(zdim)
         self.table = nn.Embedding(n_particles, 2 * zdim, sparse=True)
         mu, logvar = init(n_particles, zdim, seed, source)
         if mu.shape != (n_particles, zdim) or logvar.shape != (n_particles, zdim):

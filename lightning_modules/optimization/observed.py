@@ -12,7 +12,7 @@ class Observed(NamedTuple):
     Attributes:
         index: (B,) particles.
         y: (B, M) images, centred where a shift is known: what the loss compares with.
-        x: (B, M) what the encoder sees.
+        x: (B, F) what q(z) is inferred from: the image that the encoder sees, or what its class takes from it.
         ctf: (B, M), or None.
         rotations: (B, 3, 3), or None where images have no pose.
     """

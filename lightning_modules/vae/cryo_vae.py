@@ -35,8 +35,9 @@ class CryoVAE(VAE):
         index = index.to(self.device)
         y, shift_px, ctf_params = self._fetch(index)
         ctf = None if ctf_params is None else self.formation.ctf(ctf_params)
-        x = self.encoder_input(y, shift_px, ctf, index)
         rotations = fetch(self.particles.rotations, index, y)
+        image = self.encoder_input(y, shift_px, ctf, index)
+        x = self.latents.features(image, *self.encoder_input.imaged_with(ctf, rotations, index))
         return Observed(index, self.formation.centre(y, shift_px), x, ctf, rotations)
 
     def render(self, observed: Observed, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Inference", 2022).
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class PosteriorSearch:
         lr: its learning rate at the start; z moves by about this much in a step.
         n_starts: how many; the first is always mu = 0.
     """
+
+    needs_encoder: ClassVar[bool] = False
 
     steps: int = 150
     lr: float = 0.2

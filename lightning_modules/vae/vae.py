@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput
+from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.native_library import library, without_native_code
 from lightning_modules.optimization.data_parallel import Alone
@@ -36,7 +37,7 @@ class VAE(pl.LightningModule):
         decodes_with: class of its decoder.
         loss: the negative ELBO, with the arguments of ``elbo.negative_elbo``.
         each_loss: the same of every particle on its own, as ``elbo.each_negative_elbo``.
-        latents: AmortizedEncoder or LookupTable.
+        latents: gives q(z): an encoder, or a lookup table.
         decoder: turns z into images.
         team: who shares the minibatches; one process alone, unless it is set.
     """
@@ -45,14 +46,14 @@ class VAE(pl.LightningModule):
     decodes_with: type[nn.Module]
     loss: Callable[..., Elbo]
     each_loss: Callable[..., Elbo]
-    latents: Any  # torch's modules do not say which methods they have beside forward
+    latents: Posterior
 
     def __init__(
         self,
         particles: Any,
         formation: Any,
         encoder_input: EncoderInput,
-        latents: nn.Module,
+        latents: Posterior,
         decoder: nn.Module,
         beta: Callable[[int], float],
         beta_control: float | None = None,
