@@ -3,13 +3,28 @@
 import hashlib
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from omegaconf import DictConfig
 
 WHOLE_UP_TO = 1 << 28  # bytes: a second
 N_SAMPLED = 256  # images, of all stacks together
+
+
+class DataFile(NamedTuple):
+    """A file that a run reads.
+
+    Attributes:
+        path: of the file.
+        n_sampled: images that a checksum takes of a large stack; None: of what is no stack, all is taken.
+    """
+
+    path: Path
+    n_sampled: int | None
+
+    def checksum(self) -> dict[str, Any]:
+        """Return size, what was taken, and the SHA-256 of that."""
+        return _whole(self.path) if self.n_sampled is None else of_stack(self.path, self.n_sampled)
 
 
 def checksums_of(config: DictConfig) -> dict[str, dict[str, Any]]:
@@ -22,29 +37,38 @@ def checksums_of(config: DictConfig) -> dict[str, dict[str, Any]]:
         For each file, under the name of its key (stacks that a table names: under their number), its size, what was
         taken of it, and the SHA-256 of that. Digits have no files of their own, and their images are taken.
     """
-    from experiments.runs.building import described_data
-    from lightning_modules.particles.sources import ParticleSource
+    files = files_of(config)
+    if files is not None:
+        return {name: file.checksum() for name, file in files.items()}
+    import numpy as np
 
-    source = described_data(config)
-    if isinstance(source, ParticleSource):
-        return _of_files(source.particle_files())
-    digits = source.load()
-    content = np.ascontiguousarray(digits.images).tobytes()
+    from experiments.runs.building import described_data
+
+    content = np.ascontiguousarray(described_data(config).load().images).tobytes()
     return {"images": {"bytes": len(content), "of": "all images", "sha256": hashlib.sha256(content).hexdigest()}}
 
 
-def _of_files(files: Any) -> dict[str, dict[str, Any]]:
-    from lightning_modules.files.image_stacks import inspect
+def files_of(config: DictConfig) -> dict[str, DataFile] | None:
+    """Return the files of a configuration's data by name; None: the data are no files of their own.
 
-    found = {}
+    Args:
+        config: checked; simulated data are made if they do not exist.
+    """
+    from experiments.runs.building import described_data
+    from lightning_modules.files.image_stacks import inspect
+    from lightning_modules.particles.sources import ParticleSource
+
+    source = described_data(config)
+    if not isinstance(source, ParticleSource):
+        return None
+    files = source.particle_files()
     stacks = inspect(Path(files.particles), files.datadir).stacks
     tables = {key: getattr(files, key) for key in ("particles", "poses", "ctf", "labels", "ind")}
-    for key, path in tables.items():
-        if path is not None and path not in stacks:
-            found[key] = _whole(Path(path))
+    found = {key: DataFile(Path(path), None) for key, path in tables.items() if path is not None and path not in stacks}
     per_stack = max(1, N_SAMPLED // len(stacks))
     for number, path in enumerate(stacks):
-        found["particles" if path == files.particles else f"stack {number}"] = of_stack(Path(path), per_stack)
+        name = "particles" if path == files.particles else f"stack {number}"
+        found[name] = DataFile(Path(path), per_stack)
     return found
 
 
@@ -56,6 +80,8 @@ def of_stack(path: Path, n_sampled: int, whole_up_to: int = WHOLE_UP_TO) -> dict
         n_sampled: images that are taken of a large one, the same every time.
         whole_up_to: bytes.
     """
+    import numpy as np
+
     from lightning_modules.files.image_stacks import HEADER_BYTES, read_header
 
     size = path.stat().st_size

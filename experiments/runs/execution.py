@@ -14,6 +14,7 @@ from experiments.configuration.error_messages import one_line
 from experiments.machine import signals
 from experiments.machine.disk_errors import told_in_one_line
 from experiments.runs import provenance, state
+from experiments.runs.changed_data import refuse_changed
 from experiments.runs.run import Run, start_over
 from experiments.runs.state import lost
 from lightning_modules.errors import InputError
@@ -43,6 +44,7 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
     """
     run = Run.of(config)
     if run.metrics is not None and not config.overwrite:
+        refuse_changed(run)
         logger.info("already finished, nothing to do; overwrite=true starts over")
         return run
     with told_in_one_line(run.folder), _failure_recorded(run, keep=in_sweep):
@@ -55,6 +57,8 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
             state.forget_failure(run.folder)
             if config.overwrite:
                 start_over(run)
+            if run.checkpoint.exists():
+                refuse_changed(run)
             _carry_out(run, source)
     return run
 
@@ -63,6 +67,8 @@ def _finished_source(run: Run, in_sweep: bool) -> Run | None:
     """Return the run that another one needs, carried out first where it is not finished."""
     source = run.source()
     if source is None or source.metrics is not None:
+        if source is not None:
+            refuse_changed(source)
         return source
     described = f"{source.config.name} (seed {source.config.seed})"
     if in_sweep and (reason := _failed_in_sweep(source, run)) is not None:
@@ -93,7 +99,7 @@ def _carry_out(run: Run, source: Run | None) -> None:
     with _log_file(run.folder / "run.log"):
         logger.info("%s: %s", run.config.name, run.folder)
         task: Callable[[Run, Run | None], dict[str, Any]] = instantiate(run.config.task)
-        with provenance.recorded(run), signals.answered():
+        with signals.answered(), provenance.recorded(run):
             metrics = task(run, source)
         text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
         write_atomically(run.folder / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -6,7 +6,6 @@ number that the configuration does not, and none is part of a run's identity.
 
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import shlex
@@ -27,32 +26,36 @@ from lightning_modules.files.regular_files import read_bytes
 if TYPE_CHECKING:
     from experiments.runs.run import Run
 
-logger = logging.getLogger(__name__)
-
 PROVENANCE = "provenance.json"
 PACKAGES = ("amortize-or-memorize", "cryodrgn", "torch", "pytorch-lightning", "numpy", "hydra-core")
 
 
 @contextmanager
 def recorded(run: "Run") -> Iterator[None]:
-    """Record an attempt at a run: its start at once, its end and the data when the block is over.
+    """Record an attempt at a run: its start and the data at once, its end when the block is over.
 
     An attempt that was killed has no end. The duration is that of a clock which nobody sets.
     """
-    from experiments.runs.checksums import checksums_of
-
     path = run.folder / PROVENANCE
     attempts = [*_earlier(path), _attempt(run)]
     _write(path, {"attempts": attempts})
     started = time.monotonic()
+    data = _data(run)
+    _write(path, {"attempts": attempts, **data})
     yield
     attempts[-1] |= {"ended": _now(), "duration_s": round(time.monotonic() - started, 3), **_of_torch()}
+    _write(path, {"attempts": attempts, **data})
+
+
+def _data(run: "Run") -> dict[str, Any]:
+    """Return the data's files and checksums, taken before anything is read for the run."""
+    from experiments.runs.changed_data import stamps_of
+    from experiments.runs.checksums import checksums_of
+
     try:
-        data: dict[str, Any] | None = checksums_of(run.config)
-    except (InputError, OSError) as error:  # the numbers are there, and stay
-        logger.warning("no checksums of the data: %s", error)
-        data = None
-    _write(path, {"attempts": attempts, "data": data})
+        return {"files": stamps_of(run.config), "data": checksums_of(run.config)}
+    except (InputError, OSError):  # who reads the data next says so
+        return {"data": None}
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.configuration.error_messages import one_line
 from experiments.configuration.schema import Precision
 from experiments.runs import state
+from experiments.runs.changed_data import refuse_changed
 from experiments.runs.run import Run, start_over
 from experiments.sweeps.status import Status, status_of, table
 from lightning_modules.files.atomic import write_atomically
@@ -72,8 +73,11 @@ def wanted(overrides: Sequence[str], composed: DictConfig, auto_precision: str |
         if config.precision == Precision.auto and auto_precision is not None:
             config.precision = Precision[auto_precision]
         run = Run.of(config)
-        run.metrics  # noqa: B018  damaged results are reported here, too
-        run.source()
+        source = run.source()
+        for each in (run, source):
+            # Damaged results are reported here, too.
+            if each is not None and each.metrics is not None and not config.overwrite:
+                refuse_changed(each)
     except Exception as error:
         return Refused(tuple(overrides), one_line(error))
     fixed = [f"precision={OmegaConf.to_container(run.config, enum_to_str=True)['precision']}"]  # type: ignore[index, call-overload]
