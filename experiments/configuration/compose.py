@@ -30,6 +30,14 @@ def compose(*overrides: str) -> DictConfig:
         return hydra.compose("config", list(overrides))
 
 
+def config_dirs() -> list[Path]:
+    """Return the folders of configuration files that Hydra was given: conf/, and the user's own by --config-dir."""
+    if not GlobalHydra.instance().is_initialized():
+        return [CONF_DIR]
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return list(dict.fromkeys([CONF_DIR, *(Path(each.path) for each in sources if each.scheme() == "file")]))
+
+
 @cache
 def composed_once(*overrides: str) -> DictConfig:
     """Compose once what a sweep's runs ask for over and over; not to be changed."""

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.configuration.compose import CONF_DIR, composed_once, data_choice, to_dict
-from experiments.configuration.targets import class_name, earlier_name, rename_targets
+from experiments.configuration.targets import class_name, earlier_name, foreign_code, rename_targets
 from experiments.configuration.validation import check
 from lightning_modules.errors import InputError
 
@@ -129,10 +129,13 @@ def identity(config: DictConfig) -> str:
 def identities(config: DictConfig) -> tuple[str, str]:
     """Return a checked configuration's identity, and the one that version 0.1.0 gave it.
 
-    That version hashed the modules of classes, too. What is decisive is found once for both: of an audited run, it
+    That version hashed the modules of classes, too. Classes of the user's own count by the code of their modules:
+    another encoder under the same name is another run. What is decisive is found once for both: of an audited run, it
     includes the content of its weights.
     """
     part = decisive(config)
+    if code := foreign_code(part):
+        part["code"] = code
     return _hash(rename_targets(part, class_name)), _hash(rename_targets(part, earlier_name))
 
 

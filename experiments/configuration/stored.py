@@ -2,12 +2,13 @@
 
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.configuration.compose import CONF_DIR
+from experiments.configuration.compose import config_dirs, to_dict
 from experiments.configuration.targets import current_name, rename_targets
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
@@ -69,10 +70,41 @@ def _refuse_what_is_not_plain(node: Any) -> None:
         _refuse_what_is_not_plain(child)
 
 
-@functools.cache
+def refuse_unknown_targets(config: DictConfig) -> None:
+    """Refuse a run whose stored configuration no later command would read, before any work is done for it.
+
+    Args:
+        config: checked.
+
+    Raises:
+        InputError: it names something to build that no configuration file does.
+    """
+    for key, target in _targets_in(to_dict(config)):
+        if target not in known_targets():
+            group = key.replace(".", "/")
+            raise InputError(
+                f"{key}._target_={target}: no configuration file names it, and no command would read the run later; "
+                f"write conf/{group}/mine.yaml with the line `_target_: {target}`, and choose it by {group}=mine"
+            )
+
+
+def _targets_in(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        if name == "_target_" and child is not None:
+            yield key, child
+        yield from _targets_in(child, f"{key}.{name}".removeprefix("."))
+
+
 def known_targets() -> frozenset[str]:
-    """Return everything that conf/ lets Hydra build, except what Hydra's own parts are."""
-    files = [path for path in CONF_DIR.rglob("*.yaml") if CONF_DIR / "hydra" not in path.parents]
+    """Return everything that conf/, and what was given by --config-dir, lets Hydra build."""
+    return frozenset().union(*map(_named_in, config_dirs()))
+
+
+@functools.cache
+def _named_in(folder: Path) -> frozenset[str]:
+    """Return what a folder of configuration files lets Hydra build, except what Hydra's own parts are."""
+    files = [path for path in folder.rglob("*.yaml") if folder / "hydra" not in path.parents]
     return frozenset(
         name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"))
     )

@@ -4,8 +4,15 @@ A stored configuration keeps the dotted name that a class had when the run was m
 is now, so that moving a class loses no run.
 """
 
+import hashlib
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from lightning_modules.errors import InputError
+
+OWN_PACKAGES = ("experiments", "lightning_modules")
 
 # Where classes were, up to version 0.1.0, and where they are now.
 MOVED: dict[str, str] = {
@@ -59,6 +66,41 @@ def rename_targets(node: Any, rename: Callable[[str], str]) -> Any:
     if isinstance(node, list):
         return [rename_targets(value, rename) for value in node]
     return node
+
+
+def foreign_code(part: Any) -> dict[str, str]:
+    """Return the SHA-256 of the module of every class outside the suite that nested data name as a ``_target_``.
+
+    Of the module's own file, not of what that imports.
+
+    Raises:
+        InputError: there is no such module.
+    """
+    found: dict[str, str] = {}
+
+    def note(target: str) -> str:
+        if target.partition(".")[0] not in OWN_PACKAGES:
+            found[target] = hashlib.sha256(_module_file(target).read_bytes()).hexdigest()
+        return target
+
+    rename_targets(part, note)
+    return found
+
+
+def _module_file(target: str) -> Path:
+    """Return the file of the module that a dotted name is in: the longest part of the name that is one."""
+    parts = target.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        try:
+            spec = importlib.util.find_spec(".".join(parts[:n]))
+        except (ImportError, ValueError):
+            continue
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            return Path(spec.origin)
+    raise InputError(
+        f"_target_: {target}: no file of such a module was found, expected the dotted name of a class in a module on "
+        "PYTHONPATH"
+    )
 
 
 def current_name(target: str) -> str:

@@ -11,6 +11,7 @@ from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.configuration.error_messages import one_line
+from experiments.configuration.stored import refuse_unknown_targets
 from experiments.machine import signals
 from experiments.machine.disk_errors import told_in_one_line
 from experiments.runs import provenance, state
@@ -43,6 +44,7 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
         InputError: what the user gave cannot be used, or a run that this one needs failed.
     """
     run = Run.of(config)
+    refuse_unknown_targets(run.config)
     if run.metrics is not None and not config.overwrite:
         refuse_changed(run)
         logger.info("already finished, nothing to do; overwrite=true starts over")

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.configuration.error_messages import one_line
 from experiments.configuration.schema import Precision
+from experiments.configuration.stored import refuse_unknown_targets
 from experiments.runs import state
 from experiments.runs.changed_data import refuse_changed
 from experiments.runs.run import Run, start_over
@@ -73,6 +74,7 @@ def wanted(overrides: Sequence[str], composed: DictConfig, auto_precision: str |
         if config.precision == Precision.auto and auto_precision is not None:
             config.precision = Precision[auto_precision]
         run = Run.of(config)
+        refuse_unknown_targets(run.config)
         source = run.source()
         for each in (run, source):
             # Damaged results are reported here, too.

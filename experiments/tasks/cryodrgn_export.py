@@ -23,6 +23,7 @@ from lightning_modules.files.image_stacks import inspect
 from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.latents.table_init import Latents
+from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.selection import Selection, read_selection
 from lightning_modules.vae.cryo_vae import CryoVAE
@@ -70,6 +71,9 @@ def _fits_hetonlyvae(config: DictConfig, module: CryoVAE) -> bool:
     """Tell whether the run is a ``HetOnlyVAE`` of cryoDRGN, which has one activation for both networks."""
     if not isinstance(module.latents, AmortizedEncoder):
         return False
+    if not _is_cryodrgns(config, module.latents, module.formation.n_pixels):
+        logger.warning("for cryoDRGN the run is written as a decoder alone: the encoder is none of cryoDRGN's")
+        return False
     encoder, decoder = config.latents.activation, config.decoder.activation
     if encoder != decoder:
         logger.warning(
@@ -78,6 +82,26 @@ def _fits_hetonlyvae(config: DictConfig, module: CryoVAE) -> bool:
             encoder, decoder,
         )  # fmt: skip
     return bool(encoder == decoder)
+
+
+@torch.no_grad()
+def _is_cryodrgns(config: DictConfig, encoder: AmortizedEncoder, n_pixels: int) -> bool:
+    """Tell whether cryoDRGN, given the weights of an encoder, infers the same q from the same images."""
+    from cryodrgn.models import ResidLinearMLP
+
+    sizes = [config.latents.get(key) for key in ("layers", "width", "activation")]
+    if None in sizes:
+        return False
+    layers, width, activation = sizes
+    theirs = ResidLinearMLP(n_pixels, layers, width, 2 * encoder.zdim, ACTIVATIONS[activation])
+    try:
+        theirs.load_state_dict({name.removeprefix("encoder."): value for name, value in encoder.state_dict().items()})
+    except RuntimeError:  # other names, or other sizes
+        return False
+    x = torch.randn(4, n_pixels, generator=torch.Generator().manual_seed(0))
+    device = next(encoder.parameters()).device
+    ours = torch.cat(encoder(x.to(device), torch.arange(4, device=device)), dim=1).cpu()
+    return torch.allclose(ours, theirs(x), rtol=1e-3, atol=1e-4)
 
 
 def _weights(module: CryoVAE, with_encoder: bool) -> dict[str, Tensor]:
