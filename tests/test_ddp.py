@@ -198,8 +198,8 @@ def test_the_failure_of_another_process_is_told_at_once(reason: str, error: type
 @pytest.mark.slow
 def test_the_command_shows_one_run_and_leaves_nothing_behind(tmp_path: Path) -> None:
     where = (f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache")
-    task = ("--config-dir", str(ROOT / "tests" / "conf"), "task=only_train")
-    command = [sys.executable, str(ROOT / "run.py"), *SETTINGS, *SIZES, *where, *ON_TWO, *task]
+    own = ("--config-dir", str(ROOT / "tests" / "conf"))
+    command = [sys.executable, str(ROOT / "run.py"), *own, *SETTINGS, *SIZES, *where, *ON_TWO, "task=only_train"]
     options = ("trainer.max_epochs=100000", "trainer.enable_progress_bar=true")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "shown").open("w") as shown:

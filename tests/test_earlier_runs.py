@@ -51,9 +51,9 @@ def test_a_class_that_is_moved_keeps_its_runs(runs: Path, monkeypatch: pytest.Mo
     before = identities(config)
     now = config.data._target_
     then = targets.earlier_name(now)
-    monkeypatch.setattr(targets, "MOVED", targets.MOVED | {then: "elsewhere.SimulatedParticles"})
-    monkeypatch.setattr(targets, "_EARLIER", {"elsewhere.SimulatedParticles": then})
-    config.data._target_ = "elsewhere.SimulatedParticles"
+    monkeypatch.setattr(targets, "MOVED", targets.MOVED | {then: "lightning_modules.elsewhere.SimulatedParticles"})
+    monkeypatch.setattr(targets, "_EARLIER", {"lightning_modules.elsewhere.SimulatedParticles": then})
+    config.data._target_ = "lightning_modules.elsewhere.SimulatedParticles"
     assert (identities(config)[0], targets.current_name(then)) == (before[0], config.data._target_)
     assert targets.rename_targets({"a": [{"_target_": config.data._target_}]}, targets.earlier_name) == {
         "a": [{"_target_": then}]
