@@ -21,7 +21,7 @@ from experiments.configuration.validation import check
 from experiments.machine.disk_errors import told_in_one_line
 from experiments.runs.building import particles_of
 from lightning_modules.errors import InputError
-from lightning_modules.files import image_stacks
+from lightning_modules.files import stack_reader
 from lightning_modules.particles import image_cache
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import Particles, load_particles
@@ -90,13 +90,13 @@ def test_chunks_come_in_order_though_they_are_read_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = particle_set(tmp_path)
-    expected, read = load_particles(files).images, image_stacks._Float32Source.images
+    expected, read = load_particles(files).images, stack_reader._Float32Source.images
 
     def late(source: Any, index: Any = None) -> torch.Tensor:
         time.sleep(0.02 if index is not None and index[0] % 4 == 0 else 0)
         return read(source, index)
 
-    monkeypatch.setattr(image_stacks._Float32Source, "images", late)
+    monkeypatch.setattr(stack_reader._Float32Source, "images", late)
     assert torch.equal(load_particles(files, chunk=2).images, expected)
 
 

@@ -82,7 +82,7 @@ def of_stack(path: Path, n_sampled: int, whole_up_to: int = WHOLE_UP_TO) -> dict
     """
     import numpy as np
 
-    from lightning_modules.files.image_stacks import HEADER_BYTES, read_header
+    from lightning_modules.files.mrc_headers import HEADER_BYTES, read_header
 
     size = path.stat().st_size
     if size <= whole_up_to:

@@ -1,7 +1,9 @@
 """Files that can be opened without waiting for anybody: no folder, no pipe, no device."""
 
+import errno
 import os
 import stat
+import sys
 from pathlib import Path
 
 from lightning_modules.errors import InputError
@@ -44,6 +46,45 @@ def read_bytes(path: str | Path, expected: str) -> bytes:
         return regular_file(path, expected).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
+
+
+def check_file(path: str | Path, suffixes: tuple[str, ...], key: str) -> Path:
+    """Return the path of a readable file with one of the suffixes.
+
+    Args:
+        path: file that the user named.
+        suffixes: those that the key takes.
+        key: configuration key, for the message.
+
+    Raises:
+        InputError: no such file, a folder, another extension, or not readable.
+    """
+    path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        locale = sys.getfilesystemencoding()
+        cure = "rename it" if locale == "utf-8" else f"set PYTHONUTF8=1 (file names are read as {locale} here)"
+        raise InputError(f"{key}: {str(path)!a}: its name is not in UTF-8, expected one that is; {cure}") from None
+    if path.suffix not in suffixes:
+        raise InputError(f"{key}: {path} ends in {path.suffix or 'nothing'!r}, expected one of {', '.join(suffixes)}")
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise InputError(
+                f"{key}: {path} cannot be read ({error.strerror}); expected a {path.suffix} file"
+            ) from None
+        raise InputError(f"{key}: no file {path}; check the path (relative ones start at {Path.cwd()})") from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{key}: {path} is a folder, expected a {path.suffix} file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{key}: {path} is a pipe or a device, expected a {path.suffix} file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{key}: {path} may not be read by you; mend its permissions")
+    if path.stat().st_size == 0:
+        raise InputError(f"{key}: {path} is empty, expected a {path.suffix} file; copy it again")
+    return path
 
 
 def _kind(mode: int) -> str:

@@ -22,9 +22,9 @@ from filelock import FileLock
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.image_stacks import StackReader
 from lightning_modules.files.mapped import map_floats
 from lightning_modules.files.regular_files import is_regular, read_bytes
+from lightning_modules.files.stack_reader import StackReader
 from lightning_modules.particles.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.image_stacks import PARTICLE_SUFFIXES, check_file
+from lightning_modules.files.image_stacks import PARTICLE_SUFFIXES
+from lightning_modules.files.regular_files import check_file
 from lightning_modules.particles.split import Part
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.image_stacks import Inventory, StackReader, inspect
+from lightning_modules.files.image_stacks import Inventory, inspect
+from lightning_modules.files.stack_reader import StackReader
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles import image_cache
 from lightning_modules.particles.particle_files import ParticleFiles

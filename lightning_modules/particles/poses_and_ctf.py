@@ -8,22 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.image_stacks import Inventory, find_stack, read_header
+from lightning_modules.files.cs_tables import cs_box, cs_ctf, cs_poses, plausible_box, read_cs
+from lightning_modules.files.image_stacks import Inventory
+from lightning_modules.files.mrc_headers import read_header
 from lightning_modules.files.safe_numpy import load_npz
 from lightning_modules.files.safe_pickle import load_arrays
-from lightning_modules.files.star_and_cs import (
-    STAR_ANGLES,
-    StarTable,
-    cs_box,
-    cs_ctf,
-    cs_poses,
-    plausible_box,
-    read_cs,
-    star_ctf,
-    star_poses,
-)
+from lightning_modules.files.stack_names import find_stack
+from lightning_modules.files.star_tables import STAR_ANGLES, StarTable, star_ctf, star_poses
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.selection import Selection
+from lightning_modules.particles.table_rows import Rows, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +45,14 @@ def read_poses(files: ParticleFiles, images: Inventory, selection: Selection) ->
     rotations = _numbers(rotations, path, "rotations")
     if rotations.shape[1:] != (3, 3):
         raise InputError(f"{path}: rotations of shape {rotations.shape}, expected (N, 3, 3); make it with cryoDRGN")
-    rotations, rows = selection.take(rotations, path, "rotations")
+    paired = _paired(path, files, images, selection)
+    rotations, rows = paired.take(rotations, path, "rotations")
     _check_rotations(rotations, rows, path)
     rotations = rotations.astype(np.float32)
     if shifts is None:
         logger.warning("%s: no shifts, all are taken as 0", path)
         return rotations, np.zeros((len(rotations), 2), np.float32)
-    return rotations, _shifts_px(_numbers(shifts, path, "shifts"), images.box_px, selection, path)
+    return rotations, _shifts_px(_numbers(shifts, path, "shifts"), images.box_px, paired, path)
 
 
 def read_ctf(files: ParticleFiles, images: Inventory, selection: Selection) -> np.ndarray | None:
@@ -84,7 +79,7 @@ def read_ctf(files: ParticleFiles, images: Inventory, selection: Selection) -> n
             f"{path}: CTF of shape {table.shape}, expected 9 columns (box, pixel size, defocus U, V and "
             "angle, voltage, Cs, amplitude contrast, phase shift); make it with `cryodrgn parse_ctf_star`"
         )
-    ctf, rows = selection.take(table, path, "CTF")
+    ctf, rows = _paired(path, files, images, selection).take(table, path, "CTF")
     # cryoDRGN takes the pixel size from row 0 of the file, whichever rows are selected.
     for values, numbers in ((table[:1], np.arange(1)), (ctf, rows)):
         _refuse(~np.isfinite(values).all(axis=1), numbers, path, "NaN or infinite CTF", "numbers")
@@ -92,6 +87,11 @@ def read_ctf(files: ParticleFiles, images: Inventory, selection: Selection) -> n
             _refuse(values[:, column] <= 0, numbers, path, f"{name} not above 0", "px, A and kV above 0")
         _refuse(np.abs(values[:, 7]) > 1, numbers, path, "amplitude contrast above 1", "a fraction")
     return _rescale(table[0], ctf.copy(), rows, images.box_px, path)
+
+
+def _paired(path: Path, files: ParticleFiles, images: Inventory, selection: Selection) -> Rows:
+    """Return what takes the particles' rows: those of cryoDRGN's own files are in the order of the images."""
+    return rows_of(path, files, images, selection) if path.suffix in (".star", ".cs") else selection
 
 
 def _rescale(first: np.ndarray, ctf: np.ndarray, rows: NDArray[np.int64], box_px: int, path: Path) -> np.ndarray:
@@ -183,10 +183,10 @@ def _check_rotations(rotations: np.ndarray, rows: NDArray[np.int64], path: Path)
     _refuse(wrong, rows, path, "matrix that is no rotation", "R R^T = 1 and determinant 1")
 
 
-def _shifts_px(shifts: np.ndarray, box_px: int, selection: Selection, path: Path) -> np.ndarray:
+def _shifts_px(shifts: np.ndarray, box_px: int, paired: Rows, path: Path) -> np.ndarray:
     if shifts.ndim != 2 or shifts.shape[1] != 2:
         raise InputError(f"{path}: shifts of shape {shifts.shape}, expected (N, 2); make it with cryoDRGN")
-    shifts, rows = selection.take(shifts, path, "shifts")
+    shifts, rows = paired.take(shifts, path, "shifts")
     _refuse(~np.isfinite(shifts).all(axis=1), rows, path, "NaN or infinite shift", "numbers")
     pixels = (np.abs(shifts) > 1).any(axis=1)
     _refuse(pixels, rows, path, "shift above 1, as if in pixels", "fractions of the box (pixels / box)")

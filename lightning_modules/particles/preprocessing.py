@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.image_stacks import Inventory, StackReader
+from lightning_modules.files.image_stacks import Inventory
+from lightning_modules.files.stack_reader import StackReader
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.selection import Selection
