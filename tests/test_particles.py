@@ -16,6 +16,7 @@ from cryodrgn.lattice import Lattice
 from cryodrgn.mrcfile import write_mrc
 from cryodrgn.pose import PoseTracker
 
+from lightning_modules.errors import InputError
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import Particles, load_particles
 from tests import particle_sets
@@ -386,3 +387,74 @@ def test_cryosparc_ab_initio_poses_and_a_particle_that_is_not_rotated(tmp_path: 
     expected, _ = command(parse_pose_csparc, path, "-o", str(tmp_path / "a.pkl"), "--abinit")
     others = np.arange(N) != 4
     np.testing.assert_array_equal(rotations[others], expected[others])
+
+
+@pytest.mark.parametrize("aligned_angstrom", [3.0, 6.0])
+def test_cryosparc_shifts_are_in_pixels_of_the_alignment(tmp_path: Path, aligned_angstrom: float) -> None:
+    particle_set(tmp_path)
+    path = cs(tmp_path / "particles.cs", **{"alignments3D/psize_A": np.full(N, aligned_angstrom, np.float32)})
+    particles = load_particles(ParticleFiles(path, ctf=path))
+    hetrefine = ["--hetrefine"] if aligned_angstrom == 6 else []  # the option doubles all shifts
+    assert_poses(particles, *command(parse_pose_csparc, path, "-o", str(tmp_path / "a.pkl"), *hetrefine))
+
+
+def test_a_published_heterogeneous_refinement(shared_data: Path) -> None:
+    path = shared_data / "failing" / "cs_hetrefine" / "particles.cs"
+    particles = load_particles(ParticleFiles(str(path), ctf=str(path)))
+    angstrom = np.load(path)["alignments3D/shift"] * 6.0
+    np.testing.assert_allclose(particles.shifts_px, angstrom / 3.0 / 16 * 17, rtol=1e-6)
+
+
+def test_cryosparc_without_the_pixel_size_of_its_images_takes_the_given_one(tmp_path: Path) -> None:
+    changes = {"blob/psize_A": None, "alignments3D/psize_A": np.full(N, 6, np.float32)}
+    files = particle_set(tmp_path, poses=cs(tmp_path / "p.cs", **changes))
+    with pytest.raises(InputError, match=r"p\.cs: no column blob/psize_A; set data\.pixel_size_angstrom"):
+        load_particles(files)
+    given = load_particles(ParticleFiles(**{**vars(files), "pixel_size_angstrom": 3.0}))
+    expected = np.load(files.poses)["alignments3D/shift"][::-1] * 2 / D * (D + 1)
+    np.testing.assert_allclose(given.shifts_px, expected, rtol=1e-6)
+
+
+def classes_of_cs(together: bool, posteriors: np.ndarray) -> dict[str, Any]:
+    """Columns of alignments to three classes, of different poses, shifts and pixel sizes."""
+    rng = np.random.default_rng(7)
+    poses, offsets = rng.normal(size=(N, 3, 3)).astype("f4"), rng.uniform(-1, 1, size=(N, 3, 2)).astype("f4")
+    psizes = np.tile(np.array([3, 6, 12], "f4"), (N, 1))
+    columns: dict[str, Any] = {"alignments3D/pose": None, "alignments3D/shift": None}
+    all_classes = {"pose": poses, "shift": offsets, "psize_A": psizes, "class_posterior": posteriors.astype("f4")}
+    for name, values in all_classes.items():
+        if together:
+            columns[f"alignments3D_multi/{name}"] = values
+        else:
+            columns |= {f"alignments_class_{k}/{name}": values[:, k] for k in range(3)}
+    return columns
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_of_several_classes_each_particle_takes_its_likeliest(tmp_path: Path, together: bool) -> None:
+    particle_set(tmp_path)
+    best = np.arange(N) % 3
+    columns = classes_of_cs(together, 0.2 + 0.4 * np.eye(3)[best])
+    particles = load_particles(ParticleFiles(cs(tmp_path / "x.cs", **columns)))
+    for k in range(3):
+        one = {
+            "alignments3D/" + name: columns[f"alignments3D_multi/{name}"][:, k]
+            if together
+            else columns[f"alignments_class_{k}/{name}"]
+            for name in ("pose", "shift", "psize_A")
+        }
+        of_class = load_particles(ParticleFiles(cs(tmp_path / "one.cs", **one)))
+        assert torch.equal(particles.rotations[best == k], of_class.rotations[best == k])
+        assert torch.equal(particles.shifts_px[best == k], of_class.shifts_px[best == k])
+
+
+def test_classes_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    columns = classes_of_cs(False, np.full((N, 3), np.nan))
+    files = particle_set(tmp_path, poses=cs(tmp_path / "x.cs", **columns))
+    with pytest.raises(InputError, match="NaN or infinite rotation in row 11"):
+        load_particles(files)
+    files = particle_set(
+        tmp_path, poses=cs(tmp_path / "x.cs", **columns | {"alignments_class_1/class_posterior": None})
+    )
+    with pytest.raises(InputError, match=r"x\.cs: alignments to 3 classes and not a class_posterior for each"):
+        load_particles(files)

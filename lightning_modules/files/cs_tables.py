@@ -1,7 +1,10 @@
 """Poses and CTF from cryoSPARC's .cs, as cryoDRGN's parse commands read them."""
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +12,11 @@ from numpy.typing import NDArray
 from lightning_modules.errors import InputError
 from lightning_modules.files.safe_numpy import load_npy
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[np.floating]
+
+CLASS_POSE = re.compile(r"alignments_class_(\d{1,4})/pose$")
 
 CS_CTF = (
     "ctf/df1_A",
@@ -60,42 +67,141 @@ def plausible_box(value: float, path: Path) -> int:
 
 def cs_numbers(path: Path, table: np.ndarray, name: str, width: int | None = None) -> np.ndarray:
     """Return a column of numbers, (N,) or (N, width)."""
-    values: np.ndarray = table[name]
-    if values.dtype.kind not in "fiu" or values.shape != (len(table), *(() if width is None else (width,))):
+    return _checked(path, name, table[name], width)
+
+
+def _checked(path: Path, name: str, values: np.ndarray, width: int | None) -> np.ndarray:
+    if values.dtype.kind not in "fiu" or values.shape != (len(values), *(() if width is None else (width,))):
         found = f"{values.dtype} of shape {values.shape}"
         raise InputError(f"{path}: column {name} is {found}, expected {width or 1} number(s) a row; export it again")
     return values
 
 
-def cs_poses(path: Path, box_px: int) -> tuple[Array, Array]:
-    """Poses as ``cryodrgn parse_pose_csparc`` makes them: of a refinement, else of class 0 ab initio.
+def cs_poses(path: Path, box_px: int, pixel_size_angstrom: float | None) -> tuple[Array, Array]:
+    """Poses as ``cryodrgn parse_pose_csparc`` makes them, at any pixel size, of any number of classes.
+
+    cryoSPARC's shifts are in px of the images that were aligned, which are often smaller than those of the table.
 
     Args:
         path: the .cs.
         box_px: side of its images, used where it does not say.
+        pixel_size_angstrom: of its images, used where it does not say.
 
     Returns:
         (N, 3, 3) rotations and (N, 2) shifts as fractions of the box.
 
     Raises:
-        InputError: no poses in the table.
+        InputError: no poses in the table, several classes without posteriors, or the pixel size is unknown.
+            What is no number in single rows comes out as NaN.
     """
     import torch
     from cryodrgn.lie_tools import expmap
 
     table = read_cs(path)
-    names = table.dtype.names or ()
-    group = "alignments3D" if "alignments3D/pose" in names else "alignments_class_0"
-    if f"{group}/pose" not in names or f"{group}/shift" not in names:
-        raise InputError(f"{path}: no column alignments3D/pose and /shift; use the .cs of a refinement's particles")
-    vectors = cs_numbers(path, table, f"{group}/pose", 3)
-    rotation_vectors = torch.from_numpy(vectors.astype(vectors.dtype.newbyteorder("=")))
+    found = _likeliest(path, _classes(path, table))
+    rotation_vectors = torch.from_numpy(found.poses.astype(found.poses.dtype.newbyteorder("=")))
     rotations = expmap(rotation_vectors)
     # expmap divides by the angle: no rotation at all comes out as NaN.
     unrotated = rotation_vectors.norm(dim=-1) == 0
     rotations[unrotated] = torch.eye(3, dtype=rotations.dtype)
-    shifts = cs_numbers(path, table, f"{group}/shift", 2) / np.float32(cs_box(path, table) or box_px)
+    shifts = found.shifts / np.float32(cs_box(path, table) or box_px)
+    if found.pixel_sizes is not None:
+        aligned_angstrom, images_angstrom = found.pixel_sizes, _pixel_sizes(path, table, pixel_size_angstrom)
+        known = (aligned_angstrom > 0) & (images_angstrom > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(
+                (found.pixel_sizes > 0) & (images_angstrom > 0), found.pixel_sizes / images_angstrom, np.nan
+            )
+        shifts = shifts * ratios.astype(shifts.dtype)[:, None]
     return rotations.transpose(-1, -2).numpy(), shifts
+
+
+class _Alignment(NamedTuple):
+    """The poses of one class.
+
+    Attributes:
+        poses: (N, 3) rotation vectors.
+        shifts: (N, 2) in px of the images that were aligned.
+        pixel_sizes: (N,) in A of the images that were aligned; None where the table does not say.
+        posteriors: (N,) probability of the class; None where the table does not say.
+    """
+
+    poses: np.ndarray
+    shifts: np.ndarray
+    pixel_sizes: np.ndarray | None
+    posteriors: np.ndarray | None
+
+
+def _classes(path: Path, table: np.ndarray) -> list[_Alignment]:
+    """Return the alignment of a refinement, else those of all classes: of one column group each, or of one for all."""
+    names = table.dtype.names or ()
+    if "alignments3D/pose" in names:
+        return [_alignment(path, table, "alignments3D")]
+    if "alignments3D_multi/pose" in names:
+        shape = table["alignments3D_multi/pose"].shape
+        if len(shape) != 3:
+            raise InputError(f"{path}: alignments3D_multi/pose of shape {shape}, expected (N, K, 3); export it again")
+        return [_alignment(path, table, "alignments3D_multi", k) for k in range(shape[1])]
+    groups = sorted((int(match[1]), match[0]) for name in names if (match := CLASS_POSE.match(name)))
+    return [_alignment(path, table, name.removesuffix("/pose")) for _, name in groups]
+
+
+def _alignment(path: Path, table: np.ndarray, group: str, k: int | None = None) -> _Alignment:
+    if f"{group}/shift" not in (table.dtype.names or ()):
+        raise InputError(f"{path}: no column {group}/shift; use the .cs of a refinement's particles")
+
+    def column(name: str, width: int | None = None) -> np.ndarray | None:
+        if (full := f"{group}/{name}") not in (table.dtype.names or ()):
+            return None
+        # Of several classes, a column may also have one value for all of them.
+        values = table[full]
+        return _checked(path, full, values if k is None or values.ndim == 1 else values[:, k], width)
+
+    poses, shifts = column("pose", 3), column("shift", 2)
+    assert poses is not None and shifts is not None
+    return _Alignment(poses, shifts, column("psize_A"), column("class_posterior"))
+
+
+def _likeliest(path: Path, classes: list[_Alignment]) -> _Alignment:
+    """Return each particle's alignment to the class of its highest posterior probability."""
+    if not classes:
+        raise InputError(f"{path}: no column alignments3D/pose and /shift; use the .cs of a refinement's particles")
+    if len(classes) == 1:
+        return classes[0]
+    posteriors = [each.posteriors for each in classes if each.posteriors is not None]
+    if len(posteriors) < len(classes):
+        raise InputError(
+            f"{path}: alignments to {len(classes)} classes and not a class_posterior for each, expected those of one "
+            "class, or the probability of each; use the .cs of one class's particles"
+        )
+    best, rows = np.argmax(posteriors, axis=0), np.arange(len(posteriors[0]))
+    unknown = np.logical_not(np.isfinite(posteriors).all(axis=0))
+    counts = np.bincount(best, minlength=len(classes))
+    logger.info("%s: poses of the likeliest of %d classes; particles of each: %s", path, len(classes), counts.tolist())
+
+    def chosen(values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack(values)[best, rows]
+
+    pixel_sizes = [each.pixel_sizes for each in classes if each.pixel_sizes is not None]
+    return _Alignment(
+        np.where(unknown[:, None], np.float32(np.nan), chosen([each.poses for each in classes])),
+        chosen([each.shifts for each in classes]),
+        chosen(pixel_sizes) if len(pixel_sizes) == len(classes) else None,
+        None,
+    )
+
+
+def _pixel_sizes(path: Path, table: np.ndarray, given_angstrom: float | None) -> Array:
+    """Pixel size of each image in A, (N,): the file's own, else the given one.
+
+    Raises:
+        InputError: neither is known.
+    """
+    if "blob/psize_A" in (table.dtype.names or ()):
+        return cs_numbers(path, table, "blob/psize_A")
+    if given_angstrom is None:
+        raise InputError(f"{path}: no column blob/psize_A; set data.pixel_size_angstrom to that of its images")
+    return np.full(len(table), given_angstrom)
 
 
 def cs_ctf(path: Path, box_px: int, pixel_size_angstrom: float | None) -> Array:
@@ -110,15 +216,9 @@ def cs_ctf(path: Path, box_px: int, pixel_size_angstrom: float | None) -> Array:
         InputError: columns are missing, or the pixel size is unknown.
     """
     table = read_cs(path, CS_CTF)
-    names = table.dtype.names or ()
     ctf = np.zeros((len(table), 9))
     ctf[:, 0] = cs_box(path, table) or box_px
-    if "blob/psize_A" in names:
-        ctf[:, 1] = cs_numbers(path, table, "blob/psize_A")
-    elif pixel_size_angstrom is not None:
-        ctf[:, 1] = pixel_size_angstrom
-    else:
-        raise InputError(f"{path}: no column blob/psize_A; set data.pixel_size_angstrom to that of its images")
+    ctf[:, 1] = _pixel_sizes(path, table, pixel_size_angstrom)
     for column, name in enumerate(CS_CTF, start=2):
         ctf[:, column] = cs_numbers(path, table, name)
         if name.endswith("_rad"):

@@ -123,7 +123,7 @@ def _load_poses(path: Path, files: ParticleFiles, images: Inventory) -> tuple[An
             )
         return star_poses(table, _star_box(table, files, images), files.pixel_size_angstrom)
     if path.suffix == ".cs":
-        return cs_poses(path, _cs_box(path, images))
+        return cs_poses(path, _cs_box(path, images), files.pixel_size_angstrom)
     if path.suffix == ".npz":
         arrays = load_npz(path)
         if "rotations" not in arrays:
