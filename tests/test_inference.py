@@ -31,6 +31,9 @@ class LinearDecoder(nn.Module):
     def forward(self, rotations: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         return z @ self.weight.t()
 
+    def linearize(self, rotations: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return z @ self.weight.t(), self.weight.t().expand(len(z), -1, -1)
+
 
 def linear_vae(particles: Particles):
     """A VAE whose images are noise around A z, with a known z for each."""

@@ -350,6 +350,16 @@ class Search:
 
 
 @dataclass
+class GaussNewtonSearch:
+    """conf/task/search/gauss_newton.yaml: see lightning_modules.vae.gauss_newton.GaussNewtonSearch."""
+
+    _target_: str = MISSING
+    steps: int = key("from each start; each costs 1 + zdim passes through the decoder", at_least=1)
+    n_starts: int = key("mu = 0, and further ones from the prior; the best counts", at_least=1)
+    from_encoder: bool = key("one more start: the encoder's z")
+
+
+@dataclass
 class EncoderSearch:
     """conf/task/search/encoder.yaml: see lightning_modules.vae.encoder_posterior.EncoderPosterior."""
 
@@ -446,6 +456,7 @@ SCHEMAS: dict[str, type] = {
     "audit": Audit,
     "search": Search,
     "search_encoder": EncoderSearch,
+    "search_gauss_newton": GaussNewtonSearch,
     "wandb": WandbLogger,
     "paths": Paths,
 }

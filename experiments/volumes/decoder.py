@@ -61,7 +61,7 @@ class VolumeDecoder:
     def of(cls, model: CryoVAE) -> "VolumeDecoder":
         """Take the decoder of a model."""
         particles = model.particles
-        return cls(model.decoder, particles.norm, particles.pixel_size_angstrom)  # type: ignore[arg-type]
+        return cls(model.decoder, particles.norm, particles.pixel_size_angstrom)
 
     def to(self, device: torch.device | str) -> "VolumeDecoder":
         """Return a copy on another device; on the same one, itself."""

@@ -15,6 +15,7 @@ from lightning_modules.image_formation import ImageFormation
 from lightning_modules.networks import native_mlp
 from lightning_modules.networks.native_mlp import NativeSlices
 from lightning_modules.networks.residual_mlp import ACTIVATIONS, Parts, matmul_dtype, residual_mlp
+from lightning_modules.networks.tangents import mlp_and_tangents
 
 PE_TYPES = ("geom_ft", "geom_full", "geom_lowf", "geom_nohighf", "linear_lowf", "gaussian", "none")
 DOMAINS = ("fourier", "hartley")
@@ -94,6 +95,30 @@ class SliceDecoder(nn.Module):
         rendered = self._by_native_code(rotations, z)
         return self.evaluate(rotate(self.coords, rotations), z) if rendered is None else rendered
 
+    @torch.no_grad()
+    def linearize(self, rotations: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Render slices, with their derivative by z.
+
+        Args:
+            rotations: (B, 3, 3).
+            z: (B, zdim).
+
+        Returns:
+            (B, M) as :meth:`forward`, and (B, zdim, M). Neither has a gradient.
+        """
+        at_once = max(1, CACHED_ROWS // (len(self.coords) * (1 + self.zdim))) if z.device.type == "cpu" else len(z)
+        pieces = [
+            self._linearize(rotate(self.coords, r), some)
+            for r, some in zip(rotations.split(at_once), z.split(at_once), strict=True)
+        ]
+        slices, jacobians = (torch.cat(part) for part in zip(*pieces, strict=True))
+        return slices, jacobians
+
+    def _linearize(self, coords: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        points, sign = self._below(coords)
+        value, tangents = mlp_and_tangents(self._mlp, self.encoding(points, matmul_dtype(z.device)), z)
+        return self._both_halves(value, sign), self._both_halves(tangents, sign[:, None])
+
     def _by_native_code(self, rotations: Tensor, z: Tensor) -> Tensor | None:
         """Render slices in C++; None: it is not to be had, or not made for this network."""
         parts, frequencies = Parts.of(self._mlp), self.encoding.frequencies
@@ -124,12 +149,23 @@ class SliceDecoder(nn.Module):
         Returns:
             (B, M).
         """
+        points, sign = self._below(coords)
+        return self._both_halves(self._network(points, z), sign)
+
+    def _below(self, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the points at which the network is asked, those at z <= 0 alone, and which were turned about: (B, n).
+
+        The other side is the complex conjugate; in the Hartley domain all points are asked for.
+        """
+        sign = torch.where(coords[..., 2] > 0, -1.0, 1.0) if self.is_fourier else torch.ones_like(coords[..., 2])
+        return (coords * sign[..., None] if self.is_fourier else coords), sign
+
+    def _both_halves(self, outputs: Tensor, sign: Tensor) -> Tensor:
+        """Return slices (..., M) from the network's outputs (..., n, 2) on one half, or (..., M, 1) on the whole."""
         if not self.is_fourier:
-            return self._network(coords, z)[..., 0]
-        # The network is asked at z <= 0 alone; the other side is the complex conjugate.
-        sign = torch.where(coords[..., 2:] > 0, -1.0, 1.0)
-        real, imaginary = self._network(coords * sign, z).unbind(-1)
-        imaginary = imaginary * sign[..., 0]
+            return outputs[..., 0]
+        real, imaginary = outputs.unbind(-1)
+        imaginary = imaginary * sign
         return torch.cat([real - imaginary, (real + imaginary).flip(-1)], dim=-1)
 
     def _network(self, coords: Tensor, z: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class CryoVAE(VAE):
 
     particles: Particles
     formation: ImageFormation
+    decoder: SliceDecoder
     trains_on, decodes_with = Particles, SliceDecoder
     loss, each_loss = staticmethod(negative_elbo), staticmethod(each_negative_elbo)
 
@@ -45,6 +46,13 @@ class CryoVAE(VAE):
         with self.matmul_precision():
             y_hat = self.decoder(observed.rotations, z)
         return y_hat if observed.ctf is None else y_hat * observed.ctf
+
+    def linearize(self, observed: Observed, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Render particles as :meth:`render` does, with the derivative by z: (B, M) and (B, zdim, M). No gradients."""
+        assert observed.rotations is not None
+        with self.matmul_precision():
+            y_hat, jacobian = self.decoder.linearize(observed.rotations, z)
+        return (y_hat, jacobian) if observed.ctf is None else (y_hat * observed.ctf, jacobian * observed.ctf[:, None])
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         particles, like = self.particles, self.formation.coords

@@ -72,7 +72,10 @@ class PosteriorSearch:
             mu and logvar, each (n, zdim) float32 on the CPU.
         """
         found = []
-        with _frozen(model), _bar(model, index, "optimizing q(z)", self.steps * self.n_starts) as (batches, bar):
+        with (
+            _frozen(model),
+            batches_with_bar(model, index, "optimizing q(z)", self.steps * self.n_starts) as (batches, bar),
+        ):
             for first, observed in batches:
                 noise = generator_of(seed, 15, first)
                 starts = [
@@ -143,7 +146,7 @@ def elbo_terms(
         index: (n,) particles; None: all.
     """
     found = []
-    with _bar(model, index, "ELBO", n_samples) as (batches, bar):
+    with batches_with_bar(model, index, "ELBO", n_samples) as (batches, bar):
         for first, observed in batches:
             noise = generator_of(seed, 14, first)
             mu, logvar = (part[first : first + len(observed.index)].to(model.device) for part in latents)
@@ -162,7 +165,9 @@ def _terms(model: VAE, observed: Observed, mu: Tensor, logvar: Tensor, eps: Tens
 
 
 @contextmanager
-def _bar(model: VAE, index: Tensor | None, name: str, steps: int) -> Iterator[tuple[Iterator, tqdm]]:
+def batches_with_bar(
+    model: VAE, index: Tensor | None, name: str, steps: int
+) -> Iterator[tuple[Iterator[tuple[int, Observed]], tqdm]]:
     """Give minibatches of particles, each with its place in the list, and a bar that counts particles times steps."""
     model.eval()
     model.prepare()
