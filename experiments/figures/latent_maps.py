@@ -6,7 +6,10 @@ settings of ``cryodrgn analyze`` (umap-learn's defaults), as in the paper.
 
 import functools
 import hashlib
+import importlib.metadata
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +24,7 @@ from experiments.machine.hardware import threads_kept
 from experiments.metrics.latents import drawn
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.private_folder import private_folder
 from lightning_modules.files.safe_numpy import load_npz
 
 Floats = NDArray[np.float64]
@@ -251,10 +255,16 @@ def _read_cache(path: Path) -> dict[str, Any]:
 def _umap() -> ModuleType:
     """Import umap-learn, and have numba keep what it compiles of it: without that, 9 s in every process.
 
-    Numba keeps it beside the sources, or in its folder below ``~/.cache``, for each processor.
+    Numba keeps it for each processor, in a folder that can be written even where packages and HOME are read-only, and
+    for each version: it does not notice by itself that a function which it has inlined is another one now.
     """
-    import umap
+    import numba
     from numba.core.dispatcher import Dispatcher
+
+    if not os.environ.get("NUMBA_CACHE_DIR"):
+        versions = "-".join(importlib.metadata.version(name) for name in ("numba", "pynndescent", "umap-learn"))
+        setattr(numba.config, "CACHE_DIR", str(private_folder(f"numba-{versions}") or tempfile.mkdtemp()))  # noqa: B010
+    import umap
 
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in ("umap", "pynndescent")]
     for compiled in {part for module in modules for part in vars(module).values() if isinstance(part, Dispatcher)}:

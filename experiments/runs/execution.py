@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.configuration.error_messages import one_line
 from experiments.configuration.stored import refuse_unknown_targets
 from experiments.machine import signals
+from experiments.machine.devices import check_devices
 from experiments.machine.disk_errors import told_in_one_line
 from experiments.runs import provenance, state
 from experiments.runs.changed_data import refuse_changed
@@ -50,6 +51,7 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
         logger.info("already finished, nothing to do; overwrite=true starts over")
         return run
     with told_in_one_line(run.folder), _failure_recorded(run, keep=in_sweep):
+        check_devices(run.config.trainer.accelerator, run.config.trainer.devices)
         source = _finished_source(run, in_sweep)
         with _alone(run, keep=in_sweep):
             if run.metrics is not None and not config.overwrite:  # finished while this process waited

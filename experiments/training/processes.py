@@ -9,14 +9,17 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from traceback import format_exc
 from typing import Any
 
@@ -24,17 +27,17 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
-from torch._C._distributed_c10d import Store, TCPStore
+from torch._C._distributed_c10d import FileStore, Store
 
 from experiments.configuration.error_messages import one_line
 from experiments.machine import signals
+from experiments.machine.devices import check_devices
 from lightning_modules.errors import InputError
 from lightning_modules.optimization.cuda_graph import Captured
 from lightning_modules.optimization.data_parallel import Alone, Team
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 END_WITHIN_S = 60.0  # for the others, once the first is through; they have nothing left to do
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
@@ -79,6 +82,7 @@ def places_of(config: DictConfig) -> list[Place]:
     alone = Captured if config.trainer.capture else Alone
     if devices in (1, "1"):
         return [Place(accelerator, devices, alone=alone)]
+    check_devices(accelerator, devices)
     with without_hints():  # what Lightning makes of auto, -1, "0,2" and so on
         found = pl.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False)
     ids = found.device_ids
@@ -120,12 +124,13 @@ def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> 
         yield places[0].alone(signals.stop_requested)
         return
     size, n_threads = len(places), torch.get_num_threads()
-    store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False)
+    meeting = Path(tempfile.mkdtemp())  # a file in a folder of the user's own: nothing listens on a network
+    store = FileStore(str(meeting / "store"), size)
     torch.set_num_threads(_threads(places, n_threads))
     others: list[SpawnProcess] = []
     try:
         for rank in range(1, size):
-            given = (rank, places, store.port, torch.get_num_threads(), work, arguments)
+            given = (rank, places, meeting, os.getpid(), torch.get_num_threads(), work, arguments)
             others.append(multiprocessing.get_context("spawn").Process(target=_other, args=given, daemon=True))
             others[-1].start()
         _wait_until_ready(store, others)
@@ -140,17 +145,24 @@ def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> 
             other.kill()
             other.join()
         torch.set_num_threads(n_threads)
+        shutil.rmtree(meeting, ignore_errors=True)
 
 
 def _other(
-    rank: int, places: list[Place], port: int, n_threads: int, work: Callable[..., None], arguments: tuple[Any, ...]
+    rank: int,
+    places: list[Place],
+    meeting: Path,
+    parent: int,
+    n_threads: int,
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
     """What another process does."""
-    _end_with_parent()
+    _end_with(parent)
     for number in (*signals.SIGNALS, signal.SIGINT):  # a scheduler sends them to all
         signal.signal(number, signal.SIG_IGN)
     _be_silent()
-    store = TCPStore(HOST, port, len(places), is_master=False)
+    store = FileStore(str(meeting / "store"), len(places))
     torch.set_num_threads(n_threads)
     with contextlib.ExitStack() as stack:
 
@@ -170,8 +182,9 @@ def _other(
 
 @contextmanager
 def _group(store: Store, rank: int, places: list[Place]) -> Iterator[None]:
-    if sys.platform.startswith("linux"):  # a machine need not know its own name
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if sys.platform.startswith("linux"):  # a machine need not know its own name, and nobody else's may connect
+        for backend in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
     dist.init_process_group(places[rank].backend, store=store, rank=rank, world_size=len(places))
     try:
         yield
@@ -210,10 +223,12 @@ def _threads(places: list[Place], n_threads: int) -> int:
     return n_threads if places[0].backend == "nccl" else max(1, n_threads // len(places))
 
 
-def _end_with_parent() -> None:
-    """Have the system end this process when its parent is gone, however that happened (Linux)."""
+def _end_with(parent: int) -> None:
+    """Have the system end this process when its parent is gone, however that happened, or is gone already (Linux)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _be_silent() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.private_folder import private_folder
 from lightning_modules.processor import cpu_flags
 
 logger = logging.getLogger(__name__)
@@ -61,10 +63,10 @@ def _loaded() -> ctypes.CDLL | None:
 
 
 def _compiled(scratch: Path) -> Path:
-    """Return the shared library, from the user's cache where it is there already.
+    """Return the shared library, from a folder of the user's own where it is there already.
 
     Args:
-        scratch: an empty folder; the library is in there if it cannot be kept.
+        scratch: an empty folder, which the library is put into.
 
     Raises:
         OSError: there is no compiler, or not torch's OpenMP.
@@ -77,16 +79,34 @@ def _compiled(scratch: Path) -> Path:
     source = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.iterdir())]
     made_of = (*source, *COMPILE, *compiler, torch.__version__, openmp, *sorted(cpu_flags()))
     name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "amortize-or-memorize" / f"{name}.so"
-    if kept.exists():
-        return kept
+    folder = private_folder("native")
+    if folder is not None and (content := _kept(folder, name)) is not None:
+        library = scratch / "library.so"
+        library.write_bytes(content)  # loaded from here: nobody can exchange it after it was checked
+        return library
     logger.info("compiling the networks for this processor, once")
     made = _compile(compiler, openmp, scratch)
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as beside:
-            os.replace(shutil.copy(made, beside), kept)
+    if folder is not None:
+        _keep(folder, name, made.read_bytes())
     return made
+
+
+def _kept(folder: Path, name: str) -> bytes | None:
+    """Return the library that was compiled earlier; None: there is none, or not all of it."""
+    try:
+        content = (folder / f"{name}.so").read_bytes()
+        checksum = (folder / f"{name}.sha256").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    return content if hashlib.sha256(content).hexdigest() == checksum else None
+
+
+def _keep(folder: Path, name: str, content: bytes) -> None:
+    """Keep a library with its checksum, if there is room."""
+    checksum = hashlib.sha256(content).hexdigest()
+    with contextlib.suppress(OSError):
+        write_atomically(folder / f"{name}.so", lambda path: path.write_bytes(content))
+        write_atomically(folder / f"{name}.sha256", lambda path: path.write_text(checksum, encoding="utf-8"))
 
 
 def _compile(compiler: list[str], openmp: str, folder: Path) -> Path:
