@@ -90,13 +90,13 @@ def test_chunks_come_in_order_though_they_are_read_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = particle_set(tmp_path)
-    expected, read = load_particles(files).images, stack_reader._Float32Source.images
+    expected, read = load_particles(files).images, stack_reader.StackImages.images
 
     def late(source: Any, index: Any = None) -> torch.Tensor:
         time.sleep(0.02 if index is not None and index[0] % 4 == 0 else 0)
         return read(source, index)
 
-    monkeypatch.setattr(stack_reader._Float32Source, "images", late)
+    monkeypatch.setattr(stack_reader.StackImages, "images", late)
     assert torch.equal(load_particles(files, chunk=2).images, expected)
 
 

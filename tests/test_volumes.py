@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -292,3 +293,14 @@ def test_an_interruption_leaves_whole_volumes_and_no_index(encoder_run, tmp_path
         break
     assert [path.name for path in tmp_path.iterdir()] == ["a.mrc"]
     assert parse_mrc(str(tmp_path / "a.mrc"))[0].shape == (D, D, D)
+
+
+def test_volumes_of_particles_of_unknown_pixel_size_have_a_cell_of_0(run, tmp_path):
+    decoder = replace(run_volumes.decoder_of(run), pixel_size_angstrom=None)
+    list(write(tmp_path, decoder, Points(["a"], Z[:1], [None]), box_px=8))
+    described = json.loads((tmp_path / "index.json").read_text())
+    assert described["pixel_size_angstrom"] is None and described["decoder"]["pixel_size_angstrom"] is None
+    assert parse_mrc(str(tmp_path / "a.mrc"))[1].fields["xlen"] == 0
+    copied = shutil.copytree(run.folder, tmp_path / "copied")
+    shutil.copy(tmp_path / "index.json", copied / "volumes" / "index.json")
+    assert run_volumes.decoder_of(Run.load(copied)).pixel_size_angstrom is None

@@ -122,10 +122,13 @@ def particles_for(config: DictConfig, decoder: VolumeDecoder, said_by: str) -> P
         )
     cached = bool(config.data.get("cache_images"))
     particles = data.load(config.data.residency, config.paths.cache, like=decoder, cache_images=cached)
-    expected = decoder.pixel_size_angstrom
-    if abs(particles.pixel_size_angstrom / expected - 1) > PIXEL_SIZE_TOLERANCE:
+    found, expected = particles.pixel_size_angstrom, decoder.pixel_size_angstrom
+    if found is None or expected is None:
+        whose = files.particles if found is None else f"task.source={said_by}"
+        logger.warning("%s: its pixel size is not known and was not compared; set data.pixel_size_angstrom", whose)
+    elif abs(found / expected - 1) > PIXEL_SIZE_TOLERANCE:
         raise InputError(
-            f"{files.particles}: {particles.pixel_size_angstrom:.4g} A/px was found, expected {expected:.4g} A/px, "
+            f"{files.particles}: {found:.4g} A/px was found, expected {expected:.4g} A/px, "
             f"that of task.source={said_by}; rescale the images, or correct the pixel size in the CTF"
         )
     return particles

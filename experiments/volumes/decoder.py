@@ -50,12 +50,12 @@ class VolumeDecoder:
     Attributes:
         slices: the decoder.
         norm: mean and std that normalized the particles' Hartley transforms.
-        pixel_size_angstrom: of the particles.
+        pixel_size_angstrom: of the particles; None: unknown.
     """
 
     slices: SliceDecoder
     norm: tuple[float, float]
-    pixel_size_angstrom: float
+    pixel_size_angstrom: float | None
 
     @classmethod
     def of(cls, model: CryoVAE) -> "VolumeDecoder":

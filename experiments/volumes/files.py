@@ -15,15 +15,16 @@ from lightning_modules.files.atomic import write_atomically
 INDEX = "index.json"
 
 
-def write_mrc(path: Path, volume: NDArray[np.floating], pixel_size_angstrom: float) -> Path:
+def write_mrc(path: Path, volume: NDArray[np.floating], pixel_size_angstrom: float | None) -> Path:
     """Write a volume (D, D, D), [z, y, x], as float32 .mrc with its origin at (0, 0, 0) as ``cryodrgn eval_vol`` does.
 
-    The file is whole or not there at all.
+    The file is whole or not there at all. Its cell is 0, MRC's word for unknown, where the pixel size is None.
     """
     from cryodrgn.mrcfile import write_mrc as write_file
 
     data = np.ascontiguousarray(volume, dtype=np.float32)
-    return write_atomically(path, lambda file: write_file(str(file), data, is_vol=True, Apix=pixel_size_angstrom))
+    apix = pixel_size_angstrom or 0.0
+    return write_atomically(path, lambda file: write_file(str(file), data, is_vol=True, Apix=apix))
 
 
 def write(
@@ -41,7 +42,9 @@ def write(
     Yields:
         Name and volume of each, when its file has been written.
     """
-    pixel_size_angstrom = decoder.pixel_size_angstrom * decoder.box_px / (box_px or decoder.box_px)
+    pixel_size_angstrom = decoder.pixel_size_angstrom
+    if pixel_size_angstrom is not None:
+        pixel_size_angstrom *= decoder.box_px / (box_px or decoder.box_px)
     for name, volume in zip(points.names, decoder.decode(points.z, box_px, progress), strict=True):
         write_mrc(folder / f"{name}.mrc", volume, pixel_size_angstrom)
         yield name, volume

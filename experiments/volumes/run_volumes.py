@@ -86,12 +86,13 @@ def decoder_of(run: Run) -> VolumeDecoder:
     return VolumeDecoder(slices, norm, pixel_size_angstrom)
 
 
-def _about_particles(run: Run) -> tuple[int, float, tuple[float, float]] | None:
+def _about_particles(run: Run) -> tuple[int, float | None, tuple[float, float]] | None:
     """Read box side, pixel size and norm of the particles; None where no volumes have been written."""
     path = run.folder / "volumes" / INDEX
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["decoder"]
-        return int(found["box_px"]), float(found["pixel_size_angstrom"]), (found["norm"][0], found["norm"][1])
+        apix = found["pixel_size_angstrom"]
+        return int(found["box_px"]), None if apix is None else float(apix), (found["norm"][0], found["norm"][1])
     except FileNotFoundError:
         return None
     except Exception:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from cryodrgn.lie_tools import expmap
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
@@ -94,9 +96,6 @@ def cs_poses(path: Path, box_px: int, pixel_size_angstrom: float | None) -> tupl
         InputError: no poses in the table, several classes without posteriors, or the pixel size is unknown.
             What is no number in single rows comes out as NaN.
     """
-    import torch
-    from cryodrgn.lie_tools import expmap
-
     table = read_cs(path)
     found = _likeliest(path, _classes(path, table))
     rotation_vectors = torch.from_numpy(found.poses.astype(found.poses.dtype.newbyteorder("=")))
@@ -109,9 +108,7 @@ def cs_poses(path: Path, box_px: int, pixel_size_angstrom: float | None) -> tupl
         aligned_angstrom, images_angstrom = found.pixel_sizes, _pixel_sizes(path, table, pixel_size_angstrom)
         known = (aligned_angstrom > 0) & (images_angstrom > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(
-                (found.pixel_sizes > 0) & (images_angstrom > 0), found.pixel_sizes / images_angstrom, np.nan
-            )
+            ratios = np.where(known, aligned_angstrom / images_angstrom, np.nan)
         shifts = shifts * ratios.astype(shifts.dtype)[:, None]
     return rotations.transpose(-1, -2).numpy(), shifts
 

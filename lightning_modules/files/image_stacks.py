@@ -24,6 +24,7 @@ class Inventory:
         box_px: side D in px, the same for all.
         pixel_size_angstrom: from the first stack's header; None where it does not say.
         stacks: the .mrc(s) files that hold the images.
+        headers: of each of them.
         stack_of_row: (N,) int64, position in ``stacks`` of each particle's stack.
         numbers: (N,) int64, number of each particle's image in its stack, from 0.
         uids: (N,) numbers that cryoSPARC gave the particles; None where there are none.
@@ -33,6 +34,7 @@ class Inventory:
     box_px: int
     pixel_size_angstrom: float | None
     stacks: tuple[str, ...]
+    headers: tuple[StackHeader, ...]
     stack_of_row: NDArray[np.int64]
     numbers: NDArray[np.int64]
     uids: NDArray[np.unsignedinteger] | None = None
@@ -83,8 +85,8 @@ def _inventory(
     numbers: NDArray[np.int64],
     uids: NDArray[np.unsignedinteger] | None = None,
 ) -> Inventory:
-    first = headers[0]
-    return Inventory(len(numbers), first.box_px, first.pixel_size_angstrom, tuple(stacks), stack_of_row, numbers, uids)
+    first, found = headers[0], (tuple(stacks), tuple(headers))
+    return Inventory(len(numbers), first.box_px, first.pixel_size_angstrom, *found, stack_of_row, numbers, uids)
 
 
 def _whole_stacks(particles: Path, stacks: list[str]) -> Inventory:

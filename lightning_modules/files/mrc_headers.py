@@ -1,4 +1,8 @@
-"""Headers of .mrc and .mrcs files, checked against the files."""
+"""Headers of .mrc and .mrcs files, checked against the files.
+
+The format is MRC2014 (https://www.ccpem.ac.uk/mrc-format/mrc2014/), and for bytes also IMOD's
+(https://bio3d.colorado.edu/imod/doc/mrc_format.txt).
+"""
 
 import os
 import struct
@@ -6,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cryodrgn.mrcfile import MRCHeader
 
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import regular_file
 
 HEADER_BYTES = 1024
-# Complex (3, 4) and colour (16) modes are no particle images.
-REAL_MODES = (0, 1, 2, 6, 12, 17)
+# Complex (3, 4) and colour (16) modes are no particle images. Mode 17 is cryoDRGN's own.
+TYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16, 17: np.int8}
+REAL_MODES = tuple(TYPES)
+# Where the fields are, in bytes.
+MODE, MX, CELL, RANGE, EXTENDED, IMOD = 12, 28, 40, 76, 92, 152
+IMOD_STAMP, IMOD_SIGNED = 1146047817, 1
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,15 @@ class StackHeader:
         n_images: number of images.
         box_px: side D in px, even.
         pixel_size_angstrom: None where the header does not say.
+        dtype: of the pixels.
+        start: bytes of the file before the first image.
     """
 
     n_images: int
     box_px: int
     pixel_size_angstrom: float | None
+    dtype: np.dtype
+    start: int
 
 
 def read_header(path: str | Path) -> StackHeader:
@@ -45,15 +56,11 @@ def read_header(path: str | Path) -> StackHeader:
             f"{path}: {len(start)} bytes, too short for an MRC header ({HEADER_BYTES} bytes); copy it again"
         )
     _refuse_foreign_bytes(path, start)
-    try:
-        # As MRCHeader.parse; but that reads an extended header of any size, and all of the file if it is negative.
-        header = MRCHeader(struct.unpack(f"={MRCHeader.FSTR}", start))
-    except (ValueError, struct.error):
-        mode = struct.unpack_from("=i", start, 12)[0]
-        raise InputError(f"{path}: MRC mode {mode}, expected one of {REAL_MODES}; is it an image stack?") from None
-    fields = header.fields
-    nx, ny, nz, mode = (int(fields[name]) for name in ("nx", "ny", "nz", "mode"))
-    if min(nx, ny, nz) < 1 or mode not in REAL_MODES or fields["next"] < 0:
+    nx, ny, nz, mode = struct.unpack_from("=4i", start)
+    (extended,) = struct.unpack_from("=i", start, EXTENDED)
+    if mode not in TYPES:
+        raise InputError(f"{path}: MRC mode {mode}, expected one of {REAL_MODES}; is it an image stack?")
+    if min(nx, ny, nz) < 1 or extended < 0:
         raise InputError(
             f"{path}: header says {nz} images of {ny} x {nx} px in MRC mode {mode}, expected at least one "
             f"image in one of the modes {REAL_MODES}; is it an image stack?"
@@ -64,19 +71,37 @@ def read_header(path: str | Path) -> StackHeader:
         raise InputError(
             f"{path}: odd box of {nx} px, expected an even one; run `cryodrgn downsample {path} -D {nx - 1}`"
         )
-    held = (size - HEADER_BYTES - fields["next"]) // (nx * ny * np.dtype(header.dtype).itemsize)
+    dtype, first = np.dtype(np.uint8 if mode == 0 and _unsigned(start) else TYPES[mode]), HEADER_BYTES + extended
+    held = (size - first) // (nx * ny * dtype.itemsize)
     if held < nz:
         raise InputError(
             f"{path}: truncated, the header says {nz} images and the file holds {max(held, 0)}; copy it again"
         )
-    pixel_size = float(header.apix)
-    return StackHeader(nz, nx, pixel_size if np.isfinite(pixel_size) and pixel_size > 0 else None)
+    return StackHeader(nz, nx, _pixel_size_angstrom(start), dtype, first)
+
+
+def _unsigned(start: bytes) -> bool:
+    """Tell whether mode 0 is unsigned bytes here: MRC2014's are signed, IMOD's are as its flag says.
+
+    Programs older than both wrote unsigned ones. They are known by a range that signed bytes do not have.
+    """
+    stamp, flags = struct.unpack_from("=2i", start, IMOD)
+    if stamp == IMOD_STAMP:
+        return not flags & IMOD_SIGNED
+    lowest, highest = struct.unpack_from("=2f", start, RANGE)
+    return bool(lowest >= 0 and 127 < highest <= 255)
+
+
+def _pixel_size_angstrom(start: bytes) -> float | None:
+    """Return the cell's side over its number of samples; a side or number of 0 stands for unknown."""
+    (samples,), (side,) = struct.unpack_from("=i", start, MX), struct.unpack_from("=f", start, CELL)
+    return round(side / samples, 6) or None if samples > 0 and 0 < side < np.inf else None
 
 
 def _refuse_foreign_bytes(path: str | Path, start: bytes) -> None:
-    """Refuse the other byte order: cryoDRGN seeks the stamp one byte too late and misreads such files."""
+    """Refuse the other byte order, which cryoDRGN misreads: it seeks the stamp one byte too late."""
     swapped = ">" if struct.pack("=i", 1) == struct.pack("<i", 1) else "<"
-    native_mode, foreign_mode = (struct.unpack_from(f"{order}i", start, 12)[0] for order in ("=", swapped))
+    native_mode, foreign_mode = (struct.unpack_from(f"{order}i", start, MODE)[0] for order in ("=", swapped))
     native_nx, foreign_nx = (struct.unpack_from(f"{order}i", start, 0)[0] for order in ("=", swapped))
     # Stamps are often missing or wrong; but a side below 65536 px is none, or a larger one, when swapped.
     if foreign_mode in REAL_MODES and 0 < foreign_nx < 1 << 16 and not 0 < native_nx < 1 << 16:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from cryodrgn.starfile import Starfile
+from cryodrgn.utils import R_from_relion
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
@@ -40,8 +42,6 @@ class StarTable:
         Raises:
             InputError: the file is no .star, or a row has not as many values as there are columns.
         """
-        from cryodrgn.starfile import Starfile
-
         self.path = path
         _refuse_long_words(path)
         try:
@@ -144,8 +144,6 @@ def star_poses(table: StarTable, box_px: int, pixel_size_angstrom: float | None)
     Raises:
         InputError: columns are missing, or the pixel size is needed and unknown.
     """
-    from cryodrgn.utils import R_from_relion
-
     rotations = R_from_relion(table.numbers(*STAR_ANGLES))
     if table.has("_rlnOriginX", "_rlnOriginY"):
         shifts_px = table.numbers("_rlnOriginX", "_rlnOriginY")

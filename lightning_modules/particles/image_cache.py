@@ -98,7 +98,7 @@ def key_of(work: Preprocessing, folder: Path) -> str:
         "rows": hashlib.sha256(work.selection.rows.tobytes()).hexdigest(),
         "options": (files.invert, files.window, files.window_r),
         "cryodrgn": cryodrgn.__version__,
-        "format": 2,
+        "format": 3,
         "norm": work.norm,
     }
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]

@@ -36,7 +36,7 @@ class Particles:
         ctf_params: (N, 8) float32: pixel size (A), defocus U and V (A), astigmatism angle (deg), voltage
             (kV), spherical aberration (mm), amplitude contrast, phase shift (deg). None: no CTF.
         box_px: side D of the images.
-        pixel_size_angstrom: of the images as they are (after downsampling).
+        pixel_size_angstrom: of the images as they are (after downsampling); None where nothing says it.
         norm: mean and std that normalized the Hartley transforms.
         norm_real: mean and std of the raw images.
         labels: ``state``, (N,) int64, and ``hinge_rad``, (N,) float64, where they are known.
@@ -51,7 +51,7 @@ class Particles:
     shifts_px: Tensor
     ctf_params: Tensor | None
     box_px: int
-    pixel_size_angstrom: float
+    pixel_size_angstrom: float | None
     norm: tuple[float, float]
     norm_real: tuple[float, float]
     labels: dict[str, np.ndarray] | None
@@ -178,7 +178,7 @@ def _refuse_too_many(files: ParticleFiles, n_particles: int, n_pixels: int) -> N
         )
 
 
-def _pixel_size_angstrom(files: ParticleFiles, images: Inventory, ctf_params: np.ndarray | None) -> float:
+def _pixel_size_angstrom(files: ParticleFiles, images: Inventory, ctf_params: np.ndarray | None) -> float | None:
     if ctf_params is not None:
         return float(ctf_params[0, 0])
-    return files.pixel_size_angstrom or images.pixel_size_angstrom or 1.0
+    return files.pixel_size_angstrom or images.pixel_size_angstrom

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import Inventory
-from lightning_modules.files.stack_reader import StackReader
+from lightning_modules.files.stack_reader import StackImages, StackReader
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.selection import Selection
@@ -49,16 +49,9 @@ class Preprocessing:
         self, norm: tuple[float, float] | None = None, norm_real: tuple[float, float] | None = None
     ) -> StackReader:
         """Open the stack; a norm that is not given is that of the images."""
-        return StackReader(
-            mrcfile=self.files.particles,
-            datadir=self.files.datadir,
-            ind=None if self.selection.is_whole else self.selection.rows,
-            invert_data=self.files.invert,
-            window=self.files.window,
-            window_r=self.files.window_r,
-            norm=norm or self.norm,
-            norm_real=norm_real,
-        )
+        images = StackImages(self.inventory, self.selection.rows)
+        window_r = self.files.window_r if self.files.window else None
+        return StackReader(images, self.files.invert, window_r, norm or self.norm, norm_real)
 
     def chunks(self, reader: StackReader) -> Iterator[tuple[int, Tensor]]:
         """Yield, chunk by chunk, the position of its first particle and its (B, M) Hartley transforms.
