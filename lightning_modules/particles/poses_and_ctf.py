@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.cs_tables import cs_box, cs_ctf, cs_poses, plausible_box, read_cs
+from lightning_modules.files.cs_tables import cs_box, cs_ctf, cs_numbers, cs_poses, plausible_box, read_cs
 from lightning_modules.files.image_stacks import Inventory
 from lightning_modules.files.mrc_headers import read_header
 from lightning_modules.files.safe_numpy import load_npz
@@ -22,6 +22,8 @@ from lightning_modules.particles.table_rows import Rows, rows_of
 logger = logging.getLogger(__name__)
 
 ROTATION_TOLERANCE = 1e-3
+# Between table and header: both are rounded, and the least downsampling changes more.
+PIXEL_SIZE_TOLERANCE = 0.02
 
 
 def read_poses(files: ParticleFiles, images: Inventory, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +88,7 @@ def read_ctf(files: ParticleFiles, images: Inventory, selection: Selection) -> n
         for column, name in ((0, "box"), (1, "pixel size"), (5, "voltage")):
             _refuse(values[:, column] <= 0, numbers, path, f"{name} not above 0", "px, A and kV above 0")
         _refuse(np.abs(values[:, 7]) > 1, numbers, path, "amplitude contrast above 1", "a fraction")
-    return _rescale(table[0], ctf.copy(), rows, images.box_px, path)
+    return _rescale(table[0], ctf.copy(), rows, images, path)
 
 
 def _paired(path: Path, files: ParticleFiles, images: Inventory, selection: Selection) -> Rows:
@@ -94,8 +96,15 @@ def _paired(path: Path, files: ParticleFiles, images: Inventory, selection: Sele
     return rows_of(path, files, images, selection) if path.suffix in (".star", ".cs") else selection
 
 
-def _rescale(first: np.ndarray, ctf: np.ndarray, rows: NDArray[np.int64], box_px: int, path: Path) -> np.ndarray:
+def _rescale(first: np.ndarray, ctf: np.ndarray, rows: NDArray[np.int64], images: Inventory, path: Path) -> np.ndarray:
+    box_px = images.box_px
     pixel_size_angstrom = first[0] * first[1] / box_px
+    if _contradicts(pixel_size_angstrom, images):
+        logger.warning(
+            "%s: %.4g A/px for images of %d px, and the header of %s says %.4g A/px, which is not used: were they "
+            "cropped, or is the header wrong?",
+            path, pixel_size_angstrom, box_px, images.stacks[0], images.pixel_size_angstrom,
+        )  # fmt: skip
     if first[0] != box_px:
         logger.info(
             "%s: made for a box of %d px at %.4g A/px, the images have %d px: pixel size rescaled to %.4g "
@@ -158,20 +167,51 @@ def _star_box(table: StarTable, files: ParticleFiles, images: Inventory) -> int:
         name = str(table.texts("_rlnImageName")[0]).partition("@")[2]
         if stack := find_stack(name, files.datadir or table.path.parent):
             return read_header(stack).box_px
-    return _assumed_box(table.path, images)
+    return _assumed_box(table.path, table.pixel_size_angstrom(), images)
 
 
 def _cs_box(path: Path, images: Inventory) -> int:
-    return cs_box(path, read_cs(path)) or _assumed_box(path, images)
+    table = read_cs(path)
+    said = cs_numbers(path, table, "blob/psize_A") if "blob/psize_A" in (table.dtype.names or ()) else None
+    return cs_box(path, table) or _assumed_box(path, said, images)
 
 
-def _assumed_box(path: Path, images: Inventory) -> int:
+def _assumed_box(path: Path, said_angstrom: NDArray[np.floating] | None, images: Inventory) -> int:
+    """Take the images' box for that of a table which does not say it, unless their pixel sizes contradict each other.
+
+    Args:
+        path: the table.
+        said_angstrom: (N,) pixel size of each image that it describes; None where it does not say.
+        images: what the particle file holds.
+
+    Raises:
+        InputError: they contradict each other: the images were downsampled, and shifts would be far too large.
+    """
+    if said_angstrom is not None and _contradicts(said_angstrom[0], images):
+        extent_angstrom = images.box_px * (images.pixel_size_angstrom or 0)
+        command = (
+            "parse_pose_csparc` and `cryodrgn parse_ctf_csparc"
+            if path.suffix == ".cs"
+            else ("parse_pose_star` and `cryodrgn parse_ctf_star")
+        )
+        raise InputError(
+            f"{path}: describes images of {said_angstrom[0]:.4g} A/px without saying their box, and "
+            f"{images.stacks[0]} has {images.box_px} px at {images.pixel_size_angstrom:.4g} A/px: downsampled? Make "
+            f"poses.pkl and ctf.pkl with `cryodrgn {command}` and the original box, "
+            f"-D {extent_angstrom / said_angstrom[0]:.0f} as it seems"
+        )
     logger.warning(
         "%s does not say its box: taken as %d px, that of the images; if they were downsampled, make "
         "poses.pkl and ctf.pkl with `cryodrgn parse_...` and its option -D",
         path, images.box_px,
     )  # fmt: skip
     return images.box_px
+
+
+def _contradicts(pixel_size_angstrom: float, images: Inventory) -> bool:
+    """Tell whether a pixel size is another one than the header's. 1 A/px is what programs write that do not know it."""
+    said = images.pixel_size_angstrom
+    return said not in (None, 1.0) and abs(pixel_size_angstrom / said - 1) > PIXEL_SIZE_TOLERANCE
 
 
 def _check_rotations(rotations: np.ndarray, rows: NDArray[np.int64], path: Path) -> None:
