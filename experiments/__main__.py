@@ -21,6 +21,7 @@ COMMANDS = {
     "volumes": ("experiments.volumes.__main__", "write volumes of a finished run as .mrc files"),
     "surface_sheet": ("experiments.figures.volume_sheet", "draw many volumes on one sheet"),
     "turntable": ("experiments.volumes.interactive", "write an HTML page in which volumes can be turned"),
+    "wandb": ("experiments.tracking.__main__", "log finished runs to Weights & Biases"),
     "dashboard": ("experiments.tracking.dashboard", "save the project's dashboard in Weights & Biases"),
     "benchmark": ("experiments.benchmarks.cryodrgn", "measure images/s beside cryoDRGN's own training"),
     "benchmark_digits": ("experiments.benchmarks.digits", "measure images/s on digits beside a plain loop"),

@@ -48,7 +48,7 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
     refuse_unknown_targets(run.config)
     if run.metrics is not None and not config.overwrite:
         refuse_changed(run)
-        logger.info("already finished, nothing to do; overwrite=true starts over")
+        logger.info("already finished, nothing to do; overwrite=true starts over%s", _how_to_log(run))
         return run
     with told_in_one_line(run.folder), _failure_recorded(run, keep=in_sweep):
         check_devices(run.config.trainer.accelerator, run.config.trainer.devices)
@@ -65,6 +65,14 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
                 refuse_changed(run)
             _carry_out(run, source)
     return run
+
+
+def _how_to_log(run: Run) -> str:
+    """Name the command that logs a finished run, where a tracker is asked for that has not seen it."""
+    asked = run.config.logger.get("mode", "disabled") != "disabled"
+    return (
+        f"; `python -m experiments wandb {run.folder}` logs it" if asked and not (run.folder / "wandb").exists() else ""
+    )
 
 
 def _finished_source(run: Run, in_sweep: bool) -> Run | None:

@@ -40,6 +40,7 @@ def wandb_logger(
     group: str | None = None,
     mode: str = "offline",
     tags: Sequence[str] = (),
+    afresh: bool = False,
 ) -> Logger | None:
     """Log to Weights & Biases, one W&B run per run identity.
 
@@ -53,6 +54,7 @@ def wandb_logger(
         mode: "offline"; "disabled"; or "online", which becomes offline, with a warning, where no key is at
             hand or W&B does not answer.
         tags: more of them, beside experiment, data and seed.
+        afresh: replace what the W&B run holds, as a run with ``overwrite=true`` does.
 
     Returns:
         A Lightning logger; None where it is disabled, and on all but the first process of a distributed run.
@@ -70,7 +72,7 @@ def wandb_logger(
         "job_type": config.task._target_.rpartition(".")[2].removesuffix("Test").lower(),
         "name": f"{config.name} seed={config.seed}",
         "id": wandb_id(run),
-        "resume": None if config.overwrite else "allow",
+        "resume": None if config.overwrite or afresh else "allow",
         "tags": list(dict.fromkeys([config.name, data, f"seed={config.seed}", *tags])),
         "config": to_dict(config),
         "dir": str(run.folder),
@@ -98,9 +100,9 @@ def log_results(tracker: Logger, run: Run, metrics: dict[str, Any], figures: Seq
     log_all(tracker.experiment, run, metrics, figures)  # type: ignore[attr-defined]
 
 
-def close(tracker: Logger) -> None:
+def close(tracker: Logger, failed: bool = False) -> None:
     """Finish the W&B run, so that the next run of this process starts its own."""
-    tracker.experiment.finish()  # type: ignore[attr-defined]
+    tracker.experiment.finish(exit_code=int(failed))  # type: ignore[attr-defined]
 
 
 def _start_online(described: dict[str, Any]) -> wandb.Run | None:
@@ -181,11 +183,8 @@ def _epoch_logger(experiment: wandb.Run) -> Logger:
         """
 
         def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-            """Log a row; Lightning, which gives a step, counts epochs from 0."""
+            """Log a row, which names its epoch; Lightning, which gives a step, counts epochs from 0."""
             row = dict(metrics)
-            if "epoch" not in row:
-                self.experiment.log(row)
-                return
             row["epoch"] = int(row["epoch"]) + (step is not None)
             self.experiment.log(row, step=row["epoch"])
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.runs.epoch_log import read_log
 from experiments.runs.run import Run
 from lightning_modules.files.safe_numpy import load_npz
 
@@ -49,7 +50,9 @@ def log_all(experiment: wandb.Run, run: Run, metrics: dict[str, Any], figures: S
         media["tables/latents"] = latents_table(run)
     with _staged_in(run.folder / "wandb"), tempfile.TemporaryDirectory() as folder:
         media |= {f"volumes/{name}": wandb.Object3D(str(path)) for name, path in surfaces_of(run, Path(folder))}
-        experiment.log(media)
+        # In the last epoch's row, also where a resumed run had nothing left to train. Committed, or the row would
+        # come after the summary and put the last epoch's time in place of the mean.
+        experiment.log(media, step=len(read_log(run.folder / "log.csv")) or None, commit=True)
         for kind in ARTIFACTS:
             artifact = artifact_of(run, experiment.id, kind)
             if artifact is not None:

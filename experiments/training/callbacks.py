@@ -39,9 +39,10 @@ class EpochLog(Callback):
         seconds, self.seconds_before, self.started = self._epoch_s(), 0.0, None
         losses = {name: float(trainer.callback_metrics[name]) for name in LOSSES}
         speed = {"time/epoch_s": seconds, "images_per_s": self.n_particles / seconds}
-        self.rows.append({"epoch": trainer.current_epoch + 1, **losses, **speed})
-        for tracker in trainer.loggers:  # it has the losses already
-            tracker.log_metrics(speed)
+        epoch = trainer.current_epoch + 1
+        self.rows.append({"epoch": epoch, **losses, **speed})
+        for tracker in trainer.loggers:  # Lightning adds the losses to the row of this epoch
+            tracker.log_metrics({"epoch": epoch, **speed})
         write_atomically(self.path, self._write)
 
     def _write(self, path: Path) -> None:
