@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,10 +32,16 @@ class Runs:
         return subprocess.CompletedProcess(command, int(failed), "", "log\nout of memory" if failed else "")
 
 
+def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    """Only of this module: Python's own library starts programs, too."""
+    fake = SimpleNamespace(run=runs, CompletedProcess=subprocess.CompletedProcess)
+    monkeypatch.setattr(packing, "subprocess", fake)
+
+
 def test_every_seed_is_carried_out_so_many_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", runs := Runs())
+    in_place_of_processes(monkeypatch, runs := Runs())
     asked = ["--together", "1", "4", "--runs", "4", "--output", str(tmp_path), "data.box_px=16"]
     assert packing.main(asked) == 0
     assert (
@@ -52,7 +59,7 @@ def test_every_seed_is_carried_out_so_many_at_once(
 def test_a_run_that_fails_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", Runs(failing_seed=2))
+    in_place_of_processes(monkeypatch, Runs(failing_seed=2))
     assert packing.main(["--together", "2", "--runs", "4", "--output", str(tmp_path)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "the run of seed 2 failed: log out of memory"
     assert not list(tmp_path.iterdir())
