@@ -14,6 +14,8 @@ from lightning_modules.files.regular_files import regular_file
 
 # An archive may unpack to this much, or to so many times its size: zeros pack a thousandfold, measured values do not.
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 28, 100
+# Of a header: numpy's 10,000 characters are too few for a table of many columns, as cryoSPARC writes them.
+HEADER_CHARACTERS = 1 << 18
 
 
 def load_npy(path: Path, expected: str = "an array written by np.save", found: str = "damaged") -> np.ndarray:
@@ -76,7 +78,7 @@ def _read_array(file: IO[bytes], size: int) -> np.ndarray:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of numpy's format")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    shape, _, dtype = read_header(file, max_header_size=HEADER_CHARACTERS)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
     n_values: int = functools.reduce(operator.mul, shape, 1)  # in Python's numbers, which do not overflow
@@ -84,7 +86,7 @@ def _read_array(file: IO[bytes], size: int) -> np.ndarray:
     if min(shape, default=0) < 0 or (dtype.itemsize == 0 and n_values) or said > held:
         raise ValueError(f"the header says {shape} values of {dtype}, {said:,} bytes, and {held:,} are there")
     file.seek(0)
-    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False, max_header_size=HEADER_CHARACTERS))
 
 
 def _reason(error: Exception) -> str:

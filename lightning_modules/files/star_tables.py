@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from cryodrgn.starfile import Starfile
 from cryodrgn.utils import R_from_relion
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.files.safe_numpy import UNPACKED_BYTES, UNPACKED_TIMES
+from lightning_modules.files.star_blocks import Block, read_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +25,8 @@ STAR_CTF = (
     "_rlnSphericalAberration",
     "_rlnAmplitudeContrast",
 )
+OPTICS_GROUP = "_rlnOpticsGroup"
+PARTICLES = ("data_particles", "data_images", "data_")
 
 
 class StarTable:
@@ -37,21 +38,19 @@ class StarTable:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the tables with ``cryodrgn.starfile``.
+        """Read the tables.
 
         Raises:
-            InputError: the file is no .star, or a row has not as many values as there are columns.
+            InputError: the file is no .star, has no particles, or it is unclear which optics group they belong to.
         """
+        blocks = read_blocks(path)
         self.path = path
-        _refuse_long_words(path)
-        try:
-            self._star = Starfile(str(path))
-        except Exception as error:  # it takes the file's word for everything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{path}: no readable .star table ({reason}); export it again") from None
-        self.n_rows = len(self._star)
-        if self._star.data_optics is not None and self._star.data_optics.index.has_duplicates:
-            raise InputError(f"{path}: an optics group is described twice, expected each once; export it again")
+        self._optics = blocks.pop("data_optics", None)
+        if not blocks:
+            raise InputError(f"{path}: no readable .star table (none but data_optics); export it again")
+        self._particles = blocks[max(blocks, key=lambda name: _likeness(name, blocks[name]))]
+        self.n_rows = len(self._particles.rows)
+        self._optics_row = self._rows_of_optics()
 
     def has(self, *columns: str) -> bool:
         """Whether all the columns are there, in the particles' or in the optics table."""
@@ -64,21 +63,24 @@ class StarTable:
             InputError: a column is missing or holds something else than numbers.
         """
         self.require(columns)
-        try:
-            return np.stack([self._star.get_optics_values(column, dtype=np.float64) for column in columns], axis=1)
-        except ValueError:
-            raise InputError(f"{self.path}: {' or '.join(columns)} holds text, expected numbers") from None
-        except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{self.path}: optics group {error} is not in the optics table") from None
+        return np.stack([self._numbers(column) for column in columns], axis=1)
 
     def texts(self, column: str) -> NDArray[np.str_]:
-        """Return a column as (N,) strings.
+        """Return a column of the particles as (N,) strings.
 
         Raises:
-            InputError: the column is missing.
+            InputError: the column is missing, or one word of it is so long that all would not fit into memory.
         """
-        self.require((column,))
-        return self._star.df[column].to_numpy().astype(str)
+        if column not in self._particles.columns:
+            raise InputError(f"{self.path}: no column {column}; export the .star with it or use another file")
+        words = self._words(self._particles, column)
+        longest = max(map(len, words))
+        # numpy gives every word as much room as the longest one.
+        if 4 * longest * len(words) > max(UNPACKED_BYTES, UNPACKED_TIMES * self.path.stat().st_size):
+            raise InputError(
+                f"{self.path}: {column} has a word of {longest:,} characters; no readable .star table, export it again"
+            )
+        return np.array(words)
 
     def require(self, columns: Sequence[str]) -> None:
         """Raise an InputError that names the columns that are missing."""
@@ -111,23 +113,57 @@ class StarTable:
         return values
 
     def _missing(self, columns: Sequence[str]) -> list[str]:
-        optics = self._star.data_optics
-        known = set(self._star.df.columns) | (set() if optics is None else set(optics.columns))
+        known = {*self._particles.columns, *(self._optics.columns if self._optics else ())}
         return [column for column in columns if column not in known]
 
+    def _numbers(self, column: str) -> Array:
+        """Return a column as (N,) float64, of the optics table where it is there, as cryoDRGN does."""
+        table = self._optics if self._optics and column in self._optics.columns else self._particles
+        try:
+            values = np.array(self._words(table, column), np.float64)
+        except ValueError:
+            raise InputError(f"{self.path}: {column} holds text, expected numbers; export it again") from None
+        return values if table is self._particles else values[self._optics_row]
 
-def _refuse_long_words(path: Path) -> None:
-    """Refuse what would not fit into memory: every value of the table takes as much as the longest one."""
-    content = read_bytes(path, "a .star table")
+    def _words(self, table: Block, column: str) -> list[str]:
+        place = table.columns.index(column)
+        return [row[place] for row in table.rows]
+
+    def _rows_of_optics(self) -> NDArray[np.int64]:
+        """Return the row of the optics table that belongs to each particle, (N,)."""
+        optics = self._optics
+        if optics is None:
+            return np.zeros(self.n_rows, np.int64)
+        if OPTICS_GROUP not in optics.columns or OPTICS_GROUP not in self._particles.columns:
+            if len(optics.rows) == 1:
+                return np.zeros(self.n_rows, np.int64)
+            raise InputError(
+                f"{self.path}: {len(optics.rows)} optics groups and a table without {OPTICS_GROUP}, expected the group "
+                "of each particle; export it again"
+            )
+        groups = [_number_or_word(word) for word in self._words(optics, OPTICS_GROUP)]
+        if len(set(groups)) < len(groups):
+            raise InputError(f"{self.path}: an optics group is described twice, expected each once; export it again")
+        row_of = {group: row for row, group in enumerate(groups)}
+        words = self._words(self._particles, OPTICS_GROUP)
+        rows = {word: row_of.get(_number_or_word(word), -1) for word in set(words)}
+        if missing := [word for word, row in rows.items() if row < 0]:
+            raise InputError(f"{self.path}: optics group {missing[0]} is not in the optics table; export it again")
+        return np.array([rows[word] for word in words])
+
+
+def _likeness(name: str, block: Block) -> tuple[bool, bool, bool, int]:
+    """Rank a table by what speaks for its being the particles'. Another one may be larger."""
+    columns = set(block.columns)
+    described = bool(columns & {*STAR_ANGLES, *STAR_CTF})
+    return "_rlnImageName" in columns, described, name in PARTICLES, len(block.rows)
+
+
+def _number_or_word(word: str) -> float | str:
     try:
-        words = content.decode().split()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: byte {error.start} is no UTF-8 text; no readable .star table, export it again"
-        ) from None
-    longest = max(map(len, words), default=0)
-    if 4 * longest * len(words) > max(UNPACKED_BYTES, UNPACKED_TIMES * len(content)):
-        raise InputError(f"{path}: a word of {longest:,} characters; no readable .star table, export it again")
+        return float(word)
+    except ValueError:
+        return word
 
 
 def star_poses(table: StarTable, box_px: int, pixel_size_angstrom: float | None) -> tuple[Array, Array]:
