@@ -451,7 +451,7 @@ def test_of_several_classes_each_particle_takes_its_likeliest(tmp_path: Path, to
 def test_classes_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     columns = classes_of_cs(False, np.full((N, 3), np.nan))
     files = particle_set(tmp_path, poses=cs(tmp_path / "x.cs", **columns))
-    with pytest.raises(InputError, match="NaN or infinite rotation in row 11"):
+    with pytest.raises(InputError, match=r"NaN or infinite rotation in rows 0-11 "):
         load_particles(files)
     files = particle_set(
         tmp_path, poses=cs(tmp_path / "x.cs", **columns | {"alignments_class_1/class_posterior": None})

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lightning_modules.errors import InputError
 from lightning_modules.files.mrc_headers import StackHeader, read_header
 from lightning_modules.files.regular_files import is_regular, read_bytes
-from lightning_modules.files.stack_names import find_stack, named_images
+from lightning_modules.files.stack_names import find_stacks, named_images
 
 STACK_SUFFIXES = (".mrcs", ".mrc")
 PARTICLE_SUFFIXES = (*STACK_SUFFIXES, ".star", ".cs", ".txt")
@@ -45,7 +45,7 @@ def inspect(particles: Path, datadir: str | None) -> Inventory:
 
     Args:
         particles: .mrcs, .mrc, .star, .cs or .txt.
-        datadir: folder of the stacks that a .star or .cs names; None for the folder of that file.
+        datadir: folder of the stacks that a .star or .cs names; None for the folder of that file. See ``find_stacks``.
 
     Raises:
         InputError: a stack is missing or damaged, boxes differ, or a row names an image that its stack does
@@ -56,14 +56,13 @@ def inspect(particles: Path, datadir: str | None) -> Inventory:
     if particles.suffix == ".txt":
         return _whole_stacks(particles, _listed_stacks(particles))
     named = named_images(particles)
-    folder = datadir or particles.parent
     unique, stack_of_row = np.unique(named.stacks, return_inverse=True)
     stacks = []
-    for name in unique:
-        stack = find_stack(str(name), folder)
+    for name, stack in zip(unique, find_stacks(unique.tolist(), particles, datadir), strict=True):
         if stack is None:
             raise InputError(
-                f"{particles}: its stack {name} is not in {folder}; set data.datadir to the folder that holds it"
+                f"{particles}: its stack {name} is not in {datadir or particles.parent}; set data.datadir to the "
+                "folder that holds it"
             )
         stacks.append(stack)
     headers = _headers_of_one_box(particles, stacks)

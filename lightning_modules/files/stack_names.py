@@ -1,5 +1,7 @@
 """Which image of which stack each row of a .star or .cs stands for, and where that stack is."""
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,12 +63,49 @@ def uids_of(path: Path) -> NDArray[np.unsignedinteger] | None:
     return uids
 
 
-def find_stack(name: str, datadir: str | Path) -> str | None:
-    """Find a stack that a .star or .cs names, where cryoDRGN's ``_MRCDataFrameSource`` looks for it."""
-    for candidate in (Path(name), Path(datadir, name), Path(datadir, Path(name).name)):
-        if is_regular(candidate):
-            return str(candidate)
-    return None
+def find_stacks(names: Iterable[str], table: Path, datadir: str | None, beside: Path | None = None) -> list[str | None]:
+    """Find the stacks that a .star or .cs names.
+
+    A folder that the user gives comes before all else: a stack is looked for in it under the path that the table names,
+    then under the file's name alone. Without such a folder, that of the table is taken. cryoDRGN's
+    ``_MRCDataFrameSource`` looks into the working folder first.
+
+    Args:
+        names: as the table writes them, each once.
+        table: the .star or .cs.
+        datadir: the folder that the user gives; only absolute names are then looked for elsewhere.
+        beside: another file in whose folder they may be.
+
+    Returns:
+        The path of each; None where there is no such file.
+
+    Raises:
+        InputError: two names lead to one file, which is in neither place that they name.
+    """
+    found: dict[str, str] = {}
+    stacks = []
+    for name in names:
+        stack = next((str(place) for place in _places(name, table, datadir, beside) if is_regular(place)), None)
+        stacks.append(stack)
+        if stack is not None and os.path.normpath(found.setdefault(stack, name)) != os.path.normpath(name):
+            raise InputError(
+                f"{table}: its stacks {found[stack]} and {name} would both be {stack}, expected a file for each; set "
+                "data.datadir to the folder that holds them under these names"
+            )
+    return stacks
+
+
+def _places(name: str, table: Path, datadir: str | None, beside: Path | None) -> Iterator[Path]:
+    path = Path(name)
+    if datadir is not None:
+        yield Path(datadir, *path.parts[path.is_absolute() :])
+        yield Path(datadir, path.name)
+        if path.is_absolute():
+            yield path
+    if datadir is None or beside is not None:
+        for folder in (table.parent, beside.parent if beside else table.parent):
+            yield from (folder / path, folder / path.name)
+        yield path  # RELION names them from its project's folder, where one works
 
 
 def _of_star(path: Path) -> NamedImages:

@@ -31,7 +31,8 @@ class ParticleFiles:
         ctf: .pkl of cryoDRGN, .npz with ctf_params (N, 9), .star or .cs. None: images without a CTF.
         labels: .npz with the known ``state`` (N,) or ``hinge_rad`` (N,) of simulated particles.
         ind: .pkl, .npy, .npz or .txt of indices, from 0: the particles to take, in this order.
-        datadir: folder of the stacks that a .star or .cs names; None for the folder of that file.
+        datadir: folder of the stacks that a .star or .cs names, before any other place; None for the folder of that
+            file.
         invert: multiply the images by -1, as ``cryodrgn train_vae`` does unless told ``--uninvert-data``.
         window: multiply the images by a soft circular window in real space.
         window_r: radius at which the window starts to fall, as a fraction of half the box.

@@ -18,6 +18,7 @@ from lightning_modules.particles import image_cache
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.poses_and_ctf import read_ctf, read_poses
 from lightning_modules.particles.preprocessing import Preprocessing
+from lightning_modules.particles.processed_images import refuse_processed
 from lightning_modules.particles.selection import read_labels, read_selection
 
 RESIDENCIES = ("memory", "disk")
@@ -140,6 +141,7 @@ def load_particles(
     files = files.checked()
     images = inspect(Path(files.particles), files.datadir)
     selection = read_selection(files, images.n_images)
+    refuse_processed(files, images, selection)
     rotations, shifts_px = read_poses(files, images, selection)
     ctf_params = read_ctf(files, images, selection)
     labels = read_labels(files, selection)

@@ -1,6 +1,7 @@
 """Poses and CTF of a particle set, scaled as cryoDRGN scales them, and checked row by row."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from lightning_modules.files.image_stacks import Inventory
 from lightning_modules.files.mrc_headers import read_header
 from lightning_modules.files.safe_numpy import load_npz
 from lightning_modules.files.safe_pickle import load_arrays
-from lightning_modules.files.stack_names import find_stack
+from lightning_modules.files.stack_names import find_stacks
 from lightning_modules.files.star_tables import STAR_ANGLES, StarTable, star_ctf, star_poses
 from lightning_modules.particles.particle_files import ParticleFiles
-from lightning_modules.particles.selection import Selection
+from lightning_modules.particles.selection import Selection, listed
 from lightning_modules.particles.table_rows import Rows, rows_of
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,9 @@ def _star_box(table: StarTable, files: ParticleFiles, images: Inventory) -> int:
         return plausible_box(own[0], table.path)
     if table.has("_rlnImageName"):
         name = str(table.texts("_rlnImageName")[0]).partition("@")[2]
-        if stack := find_stack(name, files.datadir or table.path.parent):
+        (stack,) = find_stacks([name], table.path, files.datadir)
+        # A file of the same name elsewhere may be the downsampled stack.
+        if stack and (stack.endswith(os.path.normpath(name)) or stack not in images.stacks):
             return read_header(stack).box_px
     return _assumed_box(table.path, table.pixel_size_angstrom(), images)
 
@@ -241,9 +244,9 @@ def _numbers(table: Any, path: Path, what: str) -> np.ndarray:
 
 
 def _refuse(wrong: np.ndarray, rows: NDArray[np.int64], path: Path, found: str, expected: str) -> None:
-    """Raise an InputError that names the first wrong row, counted from 0 as in the user's file."""
+    """Raise an InputError that names the wrong rows, counted from 0 as in the user's file."""
     if wrong.any():
         raise InputError(
-            f"{path}: {found} in row {rows[np.argmax(wrong)]} ({wrong.sum()} of {len(wrong)} rows), expected "
+            f"{path}: {found} in {listed('row', rows[wrong])} ({wrong.sum()} of {len(wrong)} rows), expected "
             f"{expected}; correct these rows or leave them out with data.ind"
         )

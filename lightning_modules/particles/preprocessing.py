@@ -14,7 +14,7 @@ from lightning_modules.files.image_stacks import Inventory
 from lightning_modules.files.stack_reader import StackImages, StackReader
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particle_files import ParticleFiles
-from lightning_modules.particles.selection import Selection
+from lightning_modules.particles.selection import Selection, listed
 
 # Bounds the memory of one chunk: the Fourier transform of 2**24 pixels takes a few hundred MB.
 CHUNK_PIXELS = 1 << 24
@@ -62,11 +62,14 @@ class Preprocessing:
         n_particles, mask = len(self.selection.rows), ImageFormation(self.inventory.box_px).mask
         step = max(1, min(self.chunk, CHUNK_PIXELS // reader.src.D**2))
         bar = tqdm(total=n_particles, desc="preprocessing images", unit="image", disable=None, delay=1, leave=False)
+        unusable = UnusableImages(self.files.particles)
         with bar:
             for start, raw in _read_ahead(reader, n_particles, step):
-                _check_images(raw, self.files, self.selection.rows[start : start + step])
-                yield start, reader.hartley(raw)[:, mask]
+                unusable.look_at(raw, self.selection.rows[start : start + step])
+                if not unusable.any:  # else all are looked at, and none is needed any more
+                    yield start, reader.hartley(raw)[:, mask]
                 bar.update(len(raw))
+        unusable.refuse()
         if not (np.isfinite(reader.norm[1]) and reader.norm[1] > 0):
             raise InputError(
                 f"{self.files.particles}: the Hartley transforms have a standard deviation of {reader.norm[1]}, "
@@ -93,15 +96,43 @@ def _read_ahead(reader: StackReader, n_particles: int, step: int) -> Iterator[tu
             yield start, raw.result()
 
 
-def _check_images(raw: Tensor, files: ParticleFiles, rows: np.ndarray) -> None:
-    low, high = raw.amin(dim=(1, 2)), raw.amax(dim=(1, 2))
-    for wrong, found in (
-        (~(low.isfinite() & high.isfinite()), "has NaN or infinite pixels"),
-        (low == high, "is constant"),
-    ):
-        if wrong.any():
-            row = rows[int(wrong.int().argmax())]
+class UnusableImages:
+    """Finds the images that no model can be trained on, in all chunks, so that they are left out at once.
+
+    Attributes:
+        any: whether there is one.
+    """
+
+    def __init__(self, particles: str) -> None:
+        """Begin.
+
+        Args:
+            particles: the file, for the message.
+        """
+        self._particles = particles
+        self._found: dict[str, list[np.ndarray]] = {"NaN or infinite pixels": [], "one value in all pixels": []}
+        self.any = False
+
+    def look_at(self, raw: Tensor, rows: np.ndarray) -> None:
+        """Look at some images.
+
+        Args:
+            raw: (B, D, D).
+            rows: (B,) their numbers in the particle file.
+        """
+        low, high = raw.amin(dim=(1, 2)), raw.amax(dim=(1, 2))
+        for found, wrong in zip(self._found, (~(low.isfinite() & high.isfinite()), low == high), strict=True):
+            if wrong.any():
+                self.any = True
+                self._found[found].append(rows[wrong.numpy()])
+
+    def refuse(self) -> None:
+        """Raise an InputError that names all of them, if there are any."""
+        if self.any:
+            found = " and ".join(
+                f"{listed('image', np.concatenate(rows))} with {what}" for what, rows in self._found.items() if rows
+            )
             raise InputError(
-                f"{files.particles}: image {row} (counted from 0) {found}, expected an image with contrast; "
-                "leave it out with data.ind"
+                f"{self._particles}: found {found} (counted from 0), expected images with contrast; leave them out "
+                "with data.ind"
             )

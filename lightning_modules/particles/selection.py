@@ -13,6 +13,8 @@ from lightning_modules.files.safe_numpy import load_npy, load_npz
 from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.particles.particle_files import ParticleFiles
 
+# Stretches of numbers in one message.
+LISTED = 50
 LABELS = {"state": "int64", "hinge_rad": "float64"}
 
 
@@ -132,6 +134,21 @@ def _flat(index: Any, n_file: int) -> np.ndarray:
     if not isinstance(index, np.ndarray | list | tuple):
         raise TypeError(f"{type(index).__name__} instead of an array")
     return np.asarray(index)
+
+
+def listed(what: str, numbers: NDArray[np.int64]) -> str:
+    """Return numbers for a message, "rows 2, 5-9" for instance; of very many the first, and how many there are.
+
+    Args:
+        what: "row", of one number.
+        numbers: at least one.
+    """
+    ordered = np.unique(numbers)
+    runs = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1)
+    parts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs[:LISTED]]
+    if len(runs) > LISTED:
+        parts.append(f"... ({len(ordered)} in all)")
+    return f"{what}{'s' if len(ordered) > 1 else ''} {', '.join(parts)}"
 
 
 def read_labels(files: ParticleFiles, selection: Selection) -> dict[str, np.ndarray] | None:

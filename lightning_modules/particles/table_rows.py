@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from lightning_modules.errors import InputError
 from lightning_modules.files.cs_tables import cs_box, read_cs
 from lightning_modules.files.image_stacks import Inventory
-from lightning_modules.files.stack_names import find_stack, named_images, names_images, uids_of
+from lightning_modules.files.stack_names import find_stacks, named_images, names_images, uids_of
 from lightning_modules.files.star_tables import StarTable
 from lightning_modules.particles.particle_files import ParticleFiles
-from lightning_modules.particles.selection import Selection
+from lightning_modules.particles.selection import Selection, listed
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,8 @@ def _keys(path: Path, files: ParticleFiles, images: Inventory) -> tuple[NDArray[
         return ours, np.full(1, -1)
     named = named_images(path)
     unique, stack_of_row = np.unique(named.stacks, return_inverse=True)
-    folders = (files.datadir or path.parent, Path(files.particles).parent)
-    found = (next(filter(None, (find_stack(str(name), folder) for folder in folders)), "") for name in unique)
-    positions = np.array([stacks.get(os.path.realpath(stack), -1) for stack in found])
+    found = find_stacks(unique.tolist(), path, files.datadir, Path(files.particles))
+    positions = np.array([-1 if stack is None else stacks.get(os.path.realpath(stack), -1) for stack in found])
     return ours, _joined(positions[stack_of_row], named.numbers)
 
 
@@ -118,7 +117,7 @@ def _matched(ours: np.ndarray, theirs: np.ndarray, selection: Selection, path: P
     for wrong, found in ((first == last, "no row"), (last - first > 1, "several rows")):
         if wrong.any():
             raise InputError(
-                f"{path}: {found} for image {selection.rows[np.argmax(wrong)]} (counted from 0) of {files.particles} "
+                f"{path}: {found} for {listed('image', selection.rows[wrong])} (counted from 0) of {files.particles} "
                 f"({wrong.sum()} of {len(wrong)} particles), expected one; use the table of these particles, or leave "
                 "them out with data.ind"
             )
