@@ -6,14 +6,18 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
+from experiments.configuration.compose import compose
 from experiments.machine import devices
-from experiments.machine.devices import check_devices
+from experiments.machine.devices import best_device, check_devices
 from experiments.training import processes
+from experiments.volumes import run_volumes
 from lightning_modules.errors import InputError
+from lightning_modules.optimization.row_adam import dtype_of_steps
 from tests.tiny import tiny
 
 
@@ -60,6 +64,33 @@ def test_gpus_that_are_not_there_are_refused(wanted: Any) -> None:
 @pytest.mark.parametrize("wanted", ["auto", 1, 2, -1, [1], [0, 1], "0,1", "1", "1,"], ids=str)
 def test_gpus_that_are_there_are_not(wanted: Any) -> None:
     check_devices("gpu", wanted)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_work_beside_training_is_done_on_the_gpu_that_was_asked_for() -> None:
+    for wanted, expected in (([1], "cuda:1"), ("1,", "cuda:1"), ([1, 0], "cuda:1"), (2, "cuda:0"), ("auto", "cuda:0")):
+        assert best_device("auto", wanted) == best_device("gpu", wanted) == expected
+    assert best_device("cpu", [1]) == best_device("mps") == "cpu"
+    assert best_device("gpu", [3]) == "cuda:0", "a run of another machine may name what is not here"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_volumes_are_decoded_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = mock.Mock()
+    monkeypatch.setattr(run_volumes.VolumeDecoder, "of", lambda model: decoder)
+    run = mock.Mock(config=compose("trainer.devices=[1]"))
+    run_volumes.on_best_device(run, mock.Mock())
+    decoder.to.assert_called_once_with("cuda:1")
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_apples_gpu_is_used_only_where_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert best_device("auto") == "cpu"
+    assert processes.places_of(compose("trainer.accelerator=auto"))[0].accelerator == "cpu"
+    assert processes.places_of(compose("trainer.accelerator=mps"))[0].accelerator == "mps"
+    assert dtype_of_steps(torch.device("mps")) == torch.float32, "it has no float64"
+    assert dtype_of_steps(torch.device("cuda")) == torch.float64
 
 
 def test_a_run_is_refused_before_it_leaves_anything(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""Images that are more than fit into memory can be mapped all the same."""
+"""Images that are more than fit into memory can be mapped all the same; none are held twice."""
 
+import dataclasses
 import gc
 import mmap
 import os
 import sys
+import weakref
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ import torch
 
 from lightning_modules.encoder_inputs.encoder_input import fetch
 from lightning_modules.files.mapped import _mapped, _MappedFile, map_floats
+from lightning_modules.vae.posterior_search import PosteriorSearch
+from tests.tiny import tiny
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="how much memory there is, is read from Linux's /proc")
@@ -68,3 +73,33 @@ def test_rows_are_asked_for_before_they_are_read_and_a_file_is_forgotten_with_it
     assert address not in _mapped
     fetch(torch.zeros(3, 2), torch.tensor([0]), torch.zeros(1))
     assert len(asked) == 2, "other tensors are in memory"
+
+
+class LookedError(Exception):
+    """Ends a run: what was to be seen was seen."""
+
+
+def look_after_a_move(model: Any) -> NoReturn:
+    """Take copies of the particles, as on a GPU, and see whether anybody still holds the first ones."""
+    first = weakref.ref(model.particles.images)
+    model.take(dataclasses.replace(model.particles, images=model.particles.images.clone()))
+    gc.collect()
+    assert first() is None, "the images are held twice"
+    raise LookedError
+
+
+def test_particles_that_a_training_took_to_a_gpu_do_not_stay_in_memory_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.tasks.train.fit", lambda run, model, *_: look_after_a_move(model))
+    with pytest.raises(LookedError):
+        tiny(tmp_path)
+
+
+def test_particles_that_a_search_took_to_a_gpu_do_not_stay_in_memory_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny(tmp_path, "trainer.max_epochs=1")
+    monkeypatch.setattr(PosteriorSearch, "__call__", lambda self, model, *_: look_after_a_move(model))
+    with pytest.raises(LookedError):
+        tiny(tmp_path, "+exp=infer", f"task.source={source.folder}", "task/search=adam")

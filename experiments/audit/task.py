@@ -17,7 +17,7 @@ from experiments.audit.reproduced import compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
 from experiments.configuration.schema import Precision
-from experiments.machine.hardware import best_device
+from experiments.machine.devices import best_device
 from experiments.runs.building import described_data
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
@@ -74,7 +74,7 @@ class Audit:
         assert isinstance(data, AuditedData)
         folder = Folder.find(data.run, data.epoch)
         settings = Settings.read(folder.config)
-        device = best_device(run.config.trainer.accelerator)
+        device = best_device(run.config.trainer.accelerator, run.config.trainer.devices)
         n_judged = self.n_particles or affordable(settings, self.search.steps * self.search.n_starts, device)
         files = data.particle_files()
         _same_box(files, settings)
@@ -139,12 +139,12 @@ def affordable(settings: Settings, steps: int, device: str) -> int:
     Args:
         settings: of the run.
         steps: of the search.
-        device: "cpu" or "cuda".
+        device: "cpu", or a GPU as "cuda:0".
     """
     points = settings.box_px**2 * (0.4 if settings.model["domain"] == "fourier" else 0.8)
     weights = (settings.model["players"] + 1) * settings.model["pdim"] ** 2
     once = points * weights
-    return int(np.clip(AFFORDABLE[device] / (once * (4 * steps + 2 * 8 * 14) * 2), FEWEST, MOST))
+    return int(np.clip(AFFORDABLE[device.partition(":")[0]] / (once * (4 * steps + 2 * 8 * 14) * 2), FEWEST, MOST))
 
 
 def _same_box(files: Any, settings: Settings) -> None:

@@ -68,13 +68,15 @@ class TrainOnly:
         """Train a run's model; return seconds since 1970 of the first step, and peaks."""
         import torch
 
+        from experiments.machine.devices import best_device
         from experiments.runs.building import untrained_model
         from experiments.training.fit import fit
 
         model = untrained_model(run, source)
         clock = Clock(run.folder / "log.csv", len(model.particles))
         fit(run, model, clock)
-        peak, on_gpu = peak_bytes(), torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        device = best_device(run.config.trainer.accelerator, run.config.trainer.devices)
+        peak, on_gpu = peak_bytes(), None if device == "cpu" else torch.cuda.max_memory_allocated(device)
         return {
             "first_step": clock.first_step,
             "peak_mb": None if peak is None else peak / 1e6,
@@ -130,13 +132,13 @@ def whole(settings: Sequence[str], folder: Path) -> dict[str, float | None]:
 def within(settings: Sequence[str]) -> dict[str, float | None]:
     """Time what is done with a model, in this process; its weights do not matter to that."""
     from experiments.figures.latent_maps import LatentMap
-    from experiments.machine.hardware import best_device
+    from experiments.machine.devices import best_device
     from experiments.runs.building import model_of, particles_of
     from experiments.volumes.decoder import VolumeDecoder
 
     config = check(compose(*settings))
     particles, loading_s = timed(lambda: particles_of(config))
-    model = model_of(config, particles).to(best_device(config.trainer.accelerator))
+    model = model_of(config, particles).to(best_device(config.trainer.accelerator, config.trainer.devices))
     model.prepare()
     latents, encoding_s = timed(model.encode)
     mu = latents.mu.numpy()

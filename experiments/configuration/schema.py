@@ -256,7 +256,7 @@ class Trainer:
     """conf/trainer: how long, and on what."""
 
     max_epochs: int = key("passes over the particles", at_least=1)
-    accelerator: str = key("auto, cpu, gpu: Lightning's")
+    accelerator: str = key("auto: an NVIDIA GPU where there is one, else the processor; cpu, gpu, mps: Lightning's")
     devices: Any = key("Lightning's: auto, a number, a list; several share every minibatch")
     enable_progress_bar: bool = key("show progress")
     checkpoint_every_s: float = key("seconds between checkpoints: what a killed run loses at most", at_least=0)

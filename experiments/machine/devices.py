@@ -1,4 +1,4 @@
-"""The devices that a run asks for, checked against those that this machine has."""
+"""The devices that a run asks for: checked against those that this machine has, and told to whoever computes there."""
 
 from typing import Any
 
@@ -39,18 +39,53 @@ def check_devices(accelerator: str, devices: Any) -> None:
         raise InputError(f"trainer.devices={shown}: {available} {kind}(s) were found, expected 1 to {available}")
 
 
+def chosen(accelerator: str) -> str:
+    """Return the accelerator that "auto" stands for here: NVIDIA's GPUs, else the processor; others stay as they are.
+
+    Lightning's "auto" would take Apple's GPU, too. Nobody has compared what the suite computes on one, so it is used
+    only where it is named.
+    """
+    if accelerator != "auto":
+        return accelerator
+    return "cuda" if _n_gpus() else "cpu"
+
+
+def best_device(accelerator: str, devices: Any = "auto") -> str:
+    """Return the device for work beside the trainer's, which leaves a model on the CPU.
+
+    Args:
+        accelerator: ``trainer.accelerator``.
+        devices: ``trainer.devices``.
+
+    Returns:
+        The first of the GPUs asked for, as "cuda:3"; "cuda:0" where a run of another machine names one that is not
+        here; "cpu" where there is none, or none is wanted.
+    """
+    n_gpus = 0 if accelerator in ("cpu", "mps") else _n_gpus()
+    if not n_gpus:
+        return "cpu"
+    named = _numbers(devices)
+    first = named[0] if isinstance(named, list) and named else 0
+    return f"cuda:{first if first in range(n_gpus) else 0}"
+
+
 def _available(accelerator: str) -> tuple[str, int]:
     """Return what a process trains on, and how many of them there are."""
+    accelerator = chosen(accelerator)
     if accelerator == "cpu":
         return "core", n_cores()
     import torch
 
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    n_gpus = _n_gpus()
     if accelerator != "mps" and (n_gpus or accelerator == "cuda"):
         return "GPU", n_gpus
-    if torch.backends.mps.is_available():
-        return "Apple GPU", 1
-    return ("core", n_cores()) if accelerator == "auto" else ("GPU", 0)
+    return ("Apple GPU", 1) if torch.backends.mps.is_available() else ("GPU", 0)
+
+
+def _n_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _numbers(devices: Any) -> int | list[int] | None:

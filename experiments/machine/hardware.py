@@ -23,19 +23,6 @@ def best_precision(accelerator: str) -> str:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & cpu_flags() else "float32"
 
 
-def best_device(accelerator: str) -> str:
-    """Return "cuda" if a GPU is there and allowed, else "cpu": for work after the trainer's, which ends on the CPU.
-
-    Args:
-        accelerator: Lightning's name: "auto", "cpu", "gpu", ...
-    """
-    if accelerator == "cpu":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def n_cores() -> int:
     """Return how many processors this process may use."""
     available = getattr(os, "sched_getaffinity", None)

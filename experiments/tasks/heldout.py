@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from experiments.machine.hardware import best_device
+from experiments.machine.devices import best_device
 from experiments.metrics.latents import accuracy_elsewhere, knn_class_accuracy, largest_class_fraction
 from experiments.runs.building import heldout_particles_of
 from experiments.runs.layout import HELDOUT
@@ -69,7 +69,7 @@ class HeldOut(Train):
         Returns:
             The metrics ``heldout/...``, None where there is no encoder or no label.
         """
-        model.to(best_device(run.config.trainer.accelerator))
+        model.to(best_device(run.config.trainer.accelerator, run.config.trainer.devices))
         training, heldout = model.particles, heldout_particles_of(run.config, model.particles)
         beta = model.beta(run.config.trainer.max_epochs * len(training))
         found = {"train": self._of(model, latents, beta)}

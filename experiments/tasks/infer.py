@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments.figures import run_figures
-from experiments.machine.hardware import best_device
+from experiments.machine.devices import best_device
 from experiments.runs.building import described_data, model_around, trained_encoder
 from experiments.runs.run import Run
 from experiments.runs.stored_results import write_latents
@@ -30,6 +30,7 @@ from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents.posterior import FreePosterior
 from lightning_modules.particles.particles import Particles
 from lightning_modules.particles.sources import ParticleSource
+from lightning_modules.vae.cryo_vae import CryoVAE
 from lightning_modules.vae.encoder_posterior import EncoderPosterior
 from lightning_modules.vae.posterior_search import PosteriorSearch, elbo_terms
 
@@ -68,19 +69,13 @@ class Infer:
         """
         assert source is not None
         decoder = run_volumes.decoder_of(source)
-        particles = particles_for(run.config, decoder, self.source)
-        seed = run.config.seed
-        posterior = (
-            trained_encoder(source, particles) if self.search.needs_encoder else FreePosterior(source.config.zdim)
-        )
-        model = model_around(source.config, particles, IdentityInput(), posterior, decoder.slices, seed).to(
-            best_device(run.config.trainer.accelerator)
-        )
-        beta = model.beta(source.config.trainer.max_epochs * len(particles))
+        model, seed = self._model(run, source, decoder), run.config.seed
+        beta = model.beta(source.config.trainer.max_epochs * len(model.particles))
         started = time.perf_counter()
         latents = self.search(model, beta, seed)
         seconds = time.perf_counter() - started
         terms = elbo_terms(model, latents, beta, seed, self.n_samples)
+        particles = model.particles  # not before: on a GPU, those that they were copied from would stay in memory, too
         columns = {"loss": terms.total, "reconstruction": terms.reconstruction, "kl": terms.kl}
         write_latents(run.folder / "latents.npz", latents, index=particles.index, **columns, **(particles.labels or {}))
         cryodrgn_export.export(run.folder / "cryodrgn", source.config, model, latents, [])
@@ -97,6 +92,16 @@ class Infer:
             loggers.log_results(tracker, run, metrics, drawn)
             loggers.close(tracker)
         return metrics
+
+    def _model(self, run: Run, source: Run, decoder: VolumeDecoder) -> CryoVAE:
+        """Put the run's particles and the source's decoder together, on the device that the run is to use."""
+        particles = particles_for(run.config, decoder, self.source)
+        encodes = self.search.needs_encoder
+        posterior = trained_encoder(source, particles) if encodes else FreePosterior(source.config.zdim)
+        model = model_around(source.config, particles, IdentityInput(), posterior, decoder.slices, run.config.seed)
+        device = best_device(run.config.trainer.accelerator, run.config.trainer.devices)
+        moved: CryoVAE = model.to(device)
+        return moved
 
 
 def particles_for(config: DictConfig, decoder: VolumeDecoder, said_by: str) -> Particles:

@@ -38,11 +38,11 @@ class Train:
         if source is not None:
             same_particles(run.config, source.config)
         model = untrained_model(run, source)
-        particles = model.particles
-        epochs = EpochLog(run.folder / "log.csv", len(particles))
+        epochs = EpochLog(run.folder / "log.csv", len(model.particles))
         tracker = instantiate(run.config.logger)(run=run)
         fit(run, model, epochs, tracker, source)
         latents = model.encode()
+        particles = model.particles  # not before: those of a training on a GPU would stay in memory, too
         write_latents(run.folder / "latents.npz", latents, index=particles.index, **(particles.labels or {}))
         made = instantiate(run.config.results).of_training(run, model, latents, epochs.rows)
         further = self.further(run, model, latents)

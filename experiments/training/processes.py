@@ -31,7 +31,7 @@ from torch._C._distributed_c10d import FileStore, Store
 
 from experiments.configuration.error_messages import one_line
 from experiments.machine import signals
-from experiments.machine.devices import check_devices
+from experiments.machine.devices import check_devices, chosen
 from lightning_modules.errors import InputError
 from lightning_modules.optimization.cuda_graph import Captured
 from lightning_modules.optimization.data_parallel import Alone, Team
@@ -78,7 +78,7 @@ def places_of(config: DictConfig) -> list[Place]:
     Raises:
         InputError: what is asked for works with one device only.
     """
-    accelerator, devices = config.trainer.accelerator, config.trainer.devices
+    accelerator, devices = chosen(config.trainer.accelerator), config.trainer.devices
     alone = Captured if config.trainer.capture else Alone
     if devices in (1, "1"):
         return [Place(accelerator, devices, alone=alone)]

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.configuration.error_messages import command
+from experiments.machine.devices import best_device
 from experiments.runs.run import Run
 from experiments.runs.stored_results import read_latents
 from experiments.volumes.files import write
@@ -63,7 +62,7 @@ def _carry_out(options: Any) -> tuple[Path, int]:
     if run.metrics is None:
         raise InputError(f"{options.run}: this run is not finished; the command that started it continues it")
     points, name = _points(options, run)
-    decoder = decoder_of(run).to("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+    decoder = decoder_of(run).to(best_device("cpu" if options.cpu else "auto"))
     folder = options.out or run.folder / "volumes" / name
     for _ in write(folder, decoder, points, options.box_px, progress=True):
         pass

@@ -10,7 +10,7 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import ArrayLike
 
-from experiments.machine.hardware import best_device
+from experiments.machine.devices import best_device
 from experiments.metrics.fsc import VolumeDiversity, spherical_mask
 from experiments.runs.building import particles_of, trained_model
 from experiments.runs.run import Run
@@ -101,4 +101,4 @@ def _about_particles(run: Run) -> tuple[int, float | None, tuple[float, float]] 
 
 def on_best_device(run: Run, model: CryoVAE) -> VolumeDecoder:
     """Take the decoder to the GPU if the run was to use one: the trainer has brought the model back to the CPU."""
-    return VolumeDecoder.of(model).to(best_device(run.config.trainer.accelerator))
+    return VolumeDecoder.of(model).to(best_device(run.config.trainer.accelerator, run.config.trainer.devices))

@@ -38,7 +38,8 @@ class Recorded:
 def cuda_graph(step: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
     """Record a step, without doing it: return where it will write its losses, and what does it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    stream = torch.cuda.Stream()  # torch's own would stay on the GPU of the process's first recording
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         losses = step()
     return losses, graph.replay
 

@@ -29,8 +29,14 @@ class RowAdam(torch.optim.SparseAdam):
         if not state:
             state |= {"exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
         # As SparseAdam leaves it, and as a checkpoint holds it, it may be a number, or on another device.
-        state["step"] = torch.as_tensor(state.get("step", 0), dtype=torch.float64, device=table.device)
+        count = state.get("step", 0)
+        state["step"] = torch.as_tensor(count, dtype=dtype_of_steps(table.device), device=table.device)
         return state
+
+
+def dtype_of_steps(device: torch.device) -> torch.dtype:
+    """Return in what a device counts steps: Apple's GPUs have no float64, and float32 is exact up to 16 million."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _move(table: Tensor, state: dict[str, Tensor], rows: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
