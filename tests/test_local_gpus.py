@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.sweeps.status import run_folders, status_of
+from experiments.runs.finding import run_folders
+from experiments.sweeps.status import status_of
 from lightning_modules.errors import InputError
 from tests.tiny import ON_A_PLANE
 

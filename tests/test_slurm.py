@@ -16,7 +16,8 @@ import pytest
 
 from experiments.machine import slurm
 from experiments.runs import state
-from experiments.sweeps.status import run_folders, status_of
+from experiments.runs.finding import run_folders
+from experiments.sweeps.status import status_of
 from tests.tiny import ON_A_PLANE, tiny
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from experiments.runs import state
-from experiments.sweeps.status import main, run_folders, status_of, table
+from experiments.runs.finding import run_folders
+from experiments.sweeps.status import main, status_of, table
 
 
 def a_run(top, experiment="baseline", seed=0, epochs=0, name=None):
@@ -130,10 +131,14 @@ def test_a_failed_run_says_why_and_where_to_look(tmp_path):
 
 def test_torn_files_are_no_reason_to_show_nothing(tmp_path):
     folder = a_run(tmp_path, epochs=1)
-    for name in ("job.json", "failed.json", "config.yaml"):
+    for name in ("job.json", "failed.json"):
         (folder / name).write_text('{"half')
     status = status_of(folder)
     assert (status.state, status.experiment, status.data) == ("stopped", "baseline", "simulated")
+    (folder / "config.yaml").write_text('{"half')
+    status = status_of(folder)
+    assert (status.state, status.experiment, status.data) == ("damaged", "baseline", "simulated")
+    assert "config.yaml: cannot be read" in status.note
 
 
 def test_two_hundred_runs_are_listed_in_under_a_second_without_torch(tmp_path, capsys):

@@ -42,6 +42,9 @@ def read_config(path: Path) -> DictConfig:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]})") from None
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: no {', '.join(missing)} in it, expected the configuration of a run of this suite")
+    for key in ("data", "task", "latents", "trainer"):
+        if not isinstance(config[key], DictConfig):
+            raise InputError(f"{path}: {key} is a {type(config[key]).__name__}, expected keys and values")
     return config
 
 

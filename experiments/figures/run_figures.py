@@ -4,7 +4,6 @@ Each run gets what its folder has: its loss curve, its latents with the volumes 
 reconstructions, and where altered images go. Several runs together also get their losses and times in one picture.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from experiments.figures.latent_maps import LatentMap, differ
 from experiments.figures.latents import displaced_latents, latent_space, single_volume
 from experiments.figures.losses import epoch_times, loss_curve, loss_curves
 from experiments.figures.volume_pictures import SIZE_PX, pictures_of
+from experiments.runs.epoch_log import read_log
 from experiments.runs.layout import HELDOUT, MAP, RECONSTRUCTIONS
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
@@ -54,7 +54,7 @@ def draw(run: Run, source: Run | None = None) -> list[Path]:
     """
     folder, drawn = run.folder / "figures", []
     title = f"{run.config.name}, seed {run.config.seed}"
-    rows = read_log(run.folder)
+    rows = read_log(run.folder / "log.csv")
     if rows:
         drawn.append(loss_curve(rows, folder / "loss_curve.png", title))
     drawn.append(_draw_latents(run, source, title))
@@ -78,19 +78,10 @@ def draw_together(runs: Sequence[Run], folder: Path) -> list[Path]:
     Returns:
         The PNGs; none where no run was trained.
     """
-    logs = [(str(run.config.name), rows) for run in runs if (rows := read_log(run.folder))]
+    logs = [(str(run.config.name), rows) for run in runs if (rows := read_log(run.folder / "log.csv"))]
     if not logs:
         return []
     return [loss_curves(logs, folder / "loss_curves.png"), epoch_times(logs, folder / "epoch_times.png")]
-
-
-def read_log(folder: Path) -> list[dict[str, str]]:
-    """Read the rows of a run's log.csv; none where nothing was trained."""
-    path = folder / "log.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _draw_latents(run: Run, source: Run | None, title: str) -> Path:

@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from lightning_modules.files.regular_files import read_end
+
 logger = logging.getLogger(__name__)
 
 # What squeue calls a job that will not run again; one that is requeued becomes PENDING.
@@ -60,10 +62,7 @@ def end(job: str, state: str, log: str | None) -> str:
 
 
 def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return ""
+    lines = read_end(log).split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
 
 

@@ -37,6 +37,11 @@ def spelled(error: UnicodeError) -> tuple[str | bytes, int]:
     return SPELLED.get(character) or character.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
+def printable(text: str) -> str:
+    """Return one line of text without what a terminal would obey: escape sequences and the like are spelled out."""
+    return "".join(c if c.isprintable() or FIRST_RAW <= ord(c) <= LAST_RAW else repr(c)[1:-1] for c in text)
+
+
 def purpose(documentation: str | None) -> str:
     """Return the first paragraph of a docstring for --help; nothing where ``python -OO`` removed it."""
     return (documentation or "").partition("\n\n")[0].strip()

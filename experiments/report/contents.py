@@ -23,6 +23,7 @@ from experiments.report.pictures import THUMBNAIL_PX, Picture, data_uri, encode,
 from experiments.report.surfaces import Volumes, draw
 from experiments.runs.folders import FINISHED, RunFolder
 from experiments.runs.run import Run
+from lightning_modules.files.regular_files import read_bytes
 
 # Of several figures the one that stands for a run among all.
 FIRST_FIGURES = ("latent_space", "displaced_latents", "single_volume")
@@ -171,7 +172,7 @@ def _section(
         volumes=volumes,
         numbers=labelled(run),
         config=OmegaConf.to_yaml(OmegaConf.create(run.config)) if run.config else "",
-        log=data_uri(log.read_bytes(), "text/csv") if log.is_file() else "",
+        log=data_uri(read_bytes(log, "a log"), "text/csv") if run.rows else "",
     )
 
 

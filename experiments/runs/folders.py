@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 
 from experiments.configuration.compose import to_dict
 from experiments.runs.epoch_log import read_log
+from experiments.runs.finding import is_run, run_folders
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import read_end
 
 FINISHED, UNFINISHED, FAILED, DAMAGED = "finished", "unfinished", "failed", "damaged"
-# A run's folder may hold others' config.yaml below it.
-NOT_RUNS = {"cryodrgn", "wandb", "checkpoints", "figures", "volumes"}
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ (?P<level>[A-Z]+) (?P<text>.*)$")
 
 
@@ -73,12 +73,7 @@ def find(roots: Iterable[Path]) -> list[RunFolder]:
     for root in roots:
         if not root.is_dir():
             raise InputError(f"{root}: there is no such folder; name a folder of runs, such as runs")
-    folders = {
-        path.parent.resolve()
-        for root in roots
-        for path in root.rglob("config.yaml")
-        if not NOT_RUNS.intersection(path.relative_to(root).parts[:-1]) and path.parent.name not in NOT_RUNS
-    }
+    folders = {folder.resolve() for root in roots for folder in run_folders(root) if is_run(folder)}
     if not folders:
         names = ", ".join(map(str, roots))
         raise InputError(f"{names}: no run in it, expected folders with a config.yaml; `make grid` makes some")
@@ -95,8 +90,9 @@ def look(folder: Path) -> RunFolder:
         return RunFolder(folder, DAMAGED, problem=str(error))
     except Exception as error:
         return RunFolder(folder, DAMAGED, problem=f"config.yaml: {' '.join(str(error).split())}")
-    rows = read_log(folder / "log.csv")
+    rows: list[dict[str, float]] = []
     try:
+        rows = read_log(folder / "log.csv")
         metrics = run.metrics
     except InputError as error:
         return RunFolder(folder, DAMAGED, config, rows=rows, problem=str(error))
@@ -114,10 +110,7 @@ def last_error(path: Path) -> str:
 
     An attempt that was interrupted from the keyboard did not.
     """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
+    lines = read_end(path).splitlines()
     starts = [number for number, line in enumerate(lines) if LOG_LINE.match(line)]
     if not starts:
         return ""

@@ -4,7 +4,6 @@ The folder is ``runs/<data>/<name>/<identity>``. ``metrics.json`` is written las
 Finding a run reads small files alone, and imports neither torch nor Lightning.
 """
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -17,10 +16,8 @@ from experiments.configuration import validation
 from experiments.configuration.identity import identities, source_of
 from experiments.configuration.stored import read_config
 from experiments.runs import state
+from experiments.runs.metrics_file import read_metrics
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
-
-_METRIC = (int, float, str, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -59,17 +56,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any] | None:
         """The final numbers; None while the run is not finished."""
-        path = self.folder / "metrics.json"
-        if not os.path.lexists(path):
-            return None
-        content = read_bytes(path, "the metrics of a run")
-        try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
-            raise InputError(f"{path}: not valid JSON; delete the file to have it made again") from None
-        if not isinstance(found, dict) or not all(isinstance(value, _METRIC) for value in found.values()):
-            raise InputError(f"{path}: expected names and numbers alone; delete the file to have it made again")
-        return found
+        return read_metrics(self.folder)
 
     def source(self) -> "Run | None":
         """Return the run that this one needs, finished or not."""

@@ -17,6 +17,8 @@ from typing import Any
 from filelock import SoftFileLease
 
 from experiments.machine.slurm import OVER, end, state_of, this_job
+from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import is_regular, read_bytes
 
 LEASE = ".running"
 # A file is a lease as long as it is touched, so it works on every file system that a cluster's nodes share;
@@ -38,10 +40,9 @@ def lease(folder: Path, if_lost: Callable[[Any], None] | None = None) -> SoftFil
 
 def holder(folder: Path) -> str | None:
     """Return who is at work in a folder, as "process 12 on HOST"; None where nobody is, or is no longer."""
-    try:
-        age_s = time.time() - (folder / LEASE).stat().st_mtime
-    except OSError:
+    if not is_regular(folder / LEASE):
         return None
+    age_s = time.time() - (folder / LEASE).stat().st_mtime
     owner = lease(folder).owner
     if owner is None or age_s > 2 * LEASE_S:  # twice: the machines' clocks may differ
         return None
@@ -143,12 +144,13 @@ def forget_failure(folder: Path) -> None:
 
 
 def _read(path: Path, kind: type) -> dict[str, Any] | None:
-    """Return the known fields of a file; None where it is missing or was torn."""
+    """Return the known fields of a file; None where it is missing, was torn, or holds something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {field.name: found[field.name] for field in fields(kind)}
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(read_bytes(path, "what a run says of itself"))
+        known = {field.name: found[field.name] for field in fields(kind)}
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return known if all(isinstance(value, (str, bool, type(None))) for value in known.values()) else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

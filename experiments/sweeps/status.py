@@ -1,12 +1,11 @@
 """How the runs stand: ``python -m experiments status [RUNS] [--watch]``, or the table at the end of a sweep."""
 
 import argparse
-import csv
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,17 @@ from typing import Any
 import yaml
 
 from experiments.configuration.error_messages import command
+from experiments.machine.terminal import printable
 from experiments.runs import state
+from experiments.runs.epoch_log import LOSS, read_log
+from experiments.runs.finding import SafeLoader, run_folders
+from experiments.runs.metrics_file import read_metrics
+from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.safe_yaml import checked_text
 
-STATES = ("finished", "running", "waiting", "stopped", "failed")
+STATES = ("finished", "running", "waiting", "stopped", "failed", "damaged")
+EPOCH_S = "time/epoch_s"
 REFRESH_S = 5.0
 
 
@@ -27,7 +34,7 @@ class Status:
     Attributes:
         folder: of the run.
         state: finished; running; waiting for its turn; stopped (interrupted or killed, the same command continues
-            it); failed.
+            it); failed; damaged.
         data: name of the data.
         experiment: name of the experiment.
         seed: None where it is not known.
@@ -51,21 +58,32 @@ class Status:
 
 
 def status_of(folder: Path) -> Status:
-    """Tell how the run in a folder stands, from its small files."""
-    config = _yaml(folder / "config.yaml")
+    """Tell how the run in a folder stands, from its small files; what is damaged is said, and is no error."""
     data, experiment = folder.parts[-3:-1] if len(folder.parts) > 2 else ("", folder.name)
+    try:
+        return _status(folder, data, experiment)
+    except InputError as error:
+        return Status(folder, "damaged", data, experiment, note=str(error))
+
+
+def _status(folder: Path, data: str, experiment: str) -> Status:
+    config = _config(folder / "config.yaml")
     state, note = _state(folder)
-    epochs = _rows(folder / "log.csv")
-    n_epochs = config.get("trainer", {}).get("max_epochs") if epochs or "Train" in str(config.get("task")) else None
+    epochs = read_log(folder / "log.csv")
+    trains = epochs or "Train" in str(config.get("task"))
+    n_epochs = _part(config, "trainer").get("max_epochs") if trains else None
+    if n_epochs is not None and not isinstance(n_epochs, int):
+        raise InputError(f"{folder / 'config.yaml'}: trainer.max_epochs is {n_epochs!r:.50}, expected a number")
+    seed = config.get("seed")
     return Status(
         folder,
         state,
-        config.get("data", {}).get("name", data),
-        config.get("name", experiment),
-        config.get("seed"),
+        str(_part(config, "data").get("name", data)),
+        str(config.get("name", experiment)),
+        seed if isinstance(seed, int) else None,
         len(epochs) if n_epochs else None,
         n_epochs,
-        float(epochs[-1]["loss/total"]) if epochs else None,
+        epochs[-1].get(LOSS) if epochs else None,
         _left_s(folder / "log.csv", epochs, n_epochs) if state == "running" else None,
         note,
     )
@@ -74,7 +92,7 @@ def status_of(folder: Path) -> Status:
 def _state(folder: Path) -> tuple[str, str]:
     """Return a run's state, and what there is to say about it."""
     job = state.read_job(folder)
-    if (folder / "metrics.json").is_file():
+    if read_metrics(folder) is not None:
         return "finished", ""
     if (who := state.holder(folder)) is not None:
         return "running", who + (f", Slurm job {job.slurm}" if job and job.slurm else "")
@@ -85,42 +103,33 @@ def _state(folder: Path) -> tuple[str, str]:
     return "stopped", "the same command continues it"
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
+def _config(path: Path) -> dict[str, Any]:
+    """Return a run's configuration; nothing of one that has none yet."""
+    if not os.path.lexists(path):
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
+    text = read_bytes(path, "the configuration of a run")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError:
-        return []
+        found = yaml.load(checked_text(path, text), SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: found a {type(found).__name__}, expected keys and values")
+    return found
 
 
-def _left_s(path: Path, epochs: list[dict[str, str]], n_epochs: int | None) -> float | None:
+def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    part = config.get(name, {})
+    if not isinstance(part, dict):
+        raise InputError(f"config.yaml: {name} is a {type(part).__name__}, expected keys and values")
+    return part
+
+
+def _left_s(path: Path, epochs: list[dict[str, float]], n_epochs: int | None) -> float | None:
     """Estimate the time left from the epochs so far and the age of the last one."""
-    if not epochs or n_epochs is None:
+    times = [row[EPOCH_S] for row in epochs if EPOCH_S in row]
+    if not times or n_epochs is None:
         return None
-    epoch_s = sum(float(row["time/epoch_s"]) for row in epochs) / len(epochs)
-    return max(0.0, (n_epochs - len(epochs)) * epoch_s - (time.time() - path.stat().st_mtime))
-
-
-def run_folders(top: Path) -> Iterator[Path]:
-    """Yield the folders of runs below a folder, in the order of their names."""
-    try:
-        entries = sorted(os.scandir(top), key=lambda entry: entry.name)
-    except OSError:
-        return
-    if {"config.yaml", state.JOB} & {entry.name for entry in entries}:
-        yield top
-        return
-    for entry in entries:
-        if entry.is_dir() and not entry.name.startswith("."):
-            yield from run_folders(Path(entry.path))
+    return max(0.0, (n_epochs - len(epochs)) * sum(times) / len(times) - (time.time() - path.stat().st_mtime))
 
 
 def table(runs: Sequence[Status]) -> str:
@@ -131,11 +140,11 @@ def table(runs: Sequence[Status]) -> str:
     lines = [_line(header, widths)]
     for run, row in zip(runs, rows, strict=True):
         lines.append(_line(row, widths))
-        if run.state == "failed":
+        if run.state in ("failed", "damaged"):
             lines += [f"    {line}" for line in run.note.splitlines()]
     counts = Counter(run.state for run in runs)
     lines.append(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "no runs")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _cells(run: Status) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ others can be had from it later, without its particles.
 """
 
 import json
+import os
 
 import torch
 from hydra.utils import instantiate
@@ -18,6 +19,7 @@ from experiments.volumes.decoder import VolumeDecoder
 from experiments.volumes.files import INDEX, write
 from experiments.volumes.points import first_particles, kmeans_centres
 from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.vae.cryo_vae import CryoVAE
 
@@ -89,12 +91,12 @@ def decoder_of(run: Run) -> VolumeDecoder:
 def _about_particles(run: Run) -> tuple[int, float | None, tuple[float, float]] | None:
     """Read box side, pixel size and norm of the particles; None where no volumes have been written."""
     path = run.folder / "volumes" / INDEX
+    if not os.path.lexists(path):
+        return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["decoder"]
+        found = json.loads(read_bytes(path, "the index of a run's volumes"))["decoder"]
         apix = found["pixel_size_angstrom"]
         return int(found["box_px"]), None if apix is None else float(apix), (found["norm"][0], found["norm"][1])
-    except FileNotFoundError:
-        return None
     except Exception:
         raise InputError(f"{path}: not as a run writes it; delete the file, and it will not be needed") from None
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError
 
+MAX_BYTES = 1 << 26  # of a text file: a log of a hundred thousand epochs is smaller
+
 
 def is_regular(path: str | Path) -> bool:
     """Tell whether there is a regular file, or a link to one; a name that no file can have is none."""
@@ -40,12 +42,43 @@ def regular_file(path: str | Path, expected: str) -> Path:
         raise InputError(f"{path}: cannot be read ({reason}); expected {expected}") from None
 
 
-def read_bytes(path: str | Path, expected: str) -> bytes:
-    """Return the content of a regular file; arguments and errors of :func:`regular_file`."""
+def read_bytes(path: str | Path, expected: str, at_most: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file of bounded size.
+
+    Args:
+        path: what the user named.
+        expected: what it should be, for the message.
+        at_most: bytes.
+
+    Raises:
+        InputError: as :func:`regular_file`, or it is larger.
+    """
     try:
-        return regular_file(path, expected).read_bytes()
+        with regular_file(path, expected).open("rb") as file:
+            content = file.read(at_most + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
+    if len(content) > at_most:
+        raise InputError(f"{path}: more than {at_most:,} bytes, expected {expected}")
+    return content
+
+
+def read_text(path: str | Path, expected: str, at_most: int = MAX_BYTES) -> str:
+    """Return the text of a regular file in UTF-8; arguments and errors of :func:`read_bytes`, or it is no text."""
+    try:
+        return read_bytes(path, expected, at_most).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: no text in UTF-8, expected {expected}") from None
+
+
+def read_end(path: str | Path, at_most: int = 1 << 20) -> str:
+    """Return the last part of a regular text file, a log; empty where there is none that can be read."""
+    try:
+        with regular_file(path, "a log").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - at_most))
+            return file.read(at_most).decode(errors="replace")
+    except (InputError, OSError):
+        return ""
 
 
 def check_file(path: str | Path, suffixes: tuple[str, ...], key: str) -> Path:
