@@ -55,7 +55,8 @@ def read_bytes(path: str | Path, expected: str, at_most: int = MAX_BYTES) -> byt
     """
     try:
         with regular_file(path, expected).open("rb") as file:
-            content = file.read(at_most + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, at_most) + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
     if len(content) > at_most:
