@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.files.private_folder import NAME, private_folder
 from lightning_modules.networks import native_library
+from lightning_modules.private_folder import NAME, private_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

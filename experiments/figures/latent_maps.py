@@ -24,8 +24,8 @@ from experiments.machine.hardware import threads_kept
 from experiments.metrics.latents import drawn
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
-from lightning_modules.files.private_folder import private_folder
 from lightning_modules.files.safe_numpy import load_npz
+from lightning_modules.private_folder import private_folder
 
 Floats = NDArray[np.float64]
 AxisLabels = tuple[str, str]

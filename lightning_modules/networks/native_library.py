@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from lightning_modules.files.atomic import write_atomically
-from lightning_modules.files.private_folder import private_folder
+from lightning_modules.private_folder import private_folder
 from lightning_modules.processor import cpu_flags
 
 logger = logging.getLogger(__name__)
