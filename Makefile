@@ -5,6 +5,7 @@ EXP ?= evil_twin_noise
 ARGS ?=
 RUNS ?= runs
 UPGRADE ?=
+TEST_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -68,7 +69,7 @@ benchmark: install  ## Measure images/s beside cryoDRGN's own training, on the s
 	@$(PY) -m experiments benchmark $(ARGS)
 
 test: lint types  ## Lint, type-check, and run every test
-	$(PYTEST)
+	$(PYTEST) $(TEST_ARGS)
 
 test-fast: install  ## Run the tests that take seconds
 	$(PYTEST) -m 'not slow'

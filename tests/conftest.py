@@ -1,13 +1,43 @@
 """Fixtures that every test file may use."""
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a caller say why tests may be skipped: a library that went missing must not pass for a green suite."""
+    parser.addoption(
+        "--expected-skips", metavar="REGEX", help="a test that is skipped for a reason that this does not match fails"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Judge a skipped test."""
+    return _judged((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Judge a skipped file."""
+    return _judged((yield), collector.config)
+
+
+def _judged(report: Any, config: pytest.Config) -> Any:
+    expected = config.getoption("--expected-skips")
+    if expected is not None and report.skipped and not hasattr(report, "wasxfail"):
+        why = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not re.search(expected, why):
+            report.outcome, report.longrepr = "failed", f"{why}\nThis was not expected here (--expected-skips)"
+    return report
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -97,11 +97,12 @@ def cryodrgn_vae(model: CryoVAE, pe_type: str = "geom_lowf", domain: str = "four
     return theirs
 
 
-def trainer(max_epochs: int = 2, **options: Any) -> pl.Trainer:
-    """A quiet trainer on the CPU."""
+def trainer(max_epochs: int = 2, accelerator: str = "cpu", **options: Any) -> pl.Trainer:
+    """A quiet trainer, on the CPU unless another place is named."""
     return pl.Trainer(
         max_epochs=max_epochs,
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1 if accelerator != "cpu" else "auto",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
