@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.runs.run import Run
-from experiments.runs.stored_results import read_latents, read_weights
+from experiments.runs.stored_results import read_epochs, read_latents, read_weights
 from lightning_modules.particles.particles import load_particles
 from tests import particle_sets
 from tests.particle_sets import N, dump, particle_set, rotations, shifts, stack
@@ -78,6 +78,12 @@ def _list(path: Path) -> None:
     path.write_text("particles.mrcs\n", encoding="utf-8")
 
 
+def epochs_checkpoint(path: Path, **changed: Any) -> None:
+    """A checkpoint with the row of one epoch, as training writes it."""
+    row = {"epoch": 1, "loss/total": 1.0, "loss/reconstruction": 0.9, "loss/kl": 2.0, "time/epoch_s": 0.5}
+    torch.save({"state_dict": {}, "callbacks": {"EpochLog": {"rows": [row | changed]}}}, path)
+
+
 def config_yaml(path: Path) -> None:
     OmegaConf.save(configuration(), path, resolve=True)
 
@@ -114,6 +120,7 @@ KINDS = {
             lambda path: read_latents(path.parent),
         ),
         Kind("last.ckpt", lambda path: torch.save({"state_dict": {"a": torch.ones(3)}}, path), read_weights),
+        Kind("epochs.ckpt", epochs_checkpoint, read_epochs),
     )
 }
 

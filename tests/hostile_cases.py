@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tests import particle_sets
-from tests.hostile import KINDS, call, npy
+from tests.hostile import KINDS, call, epochs_checkpoint, npy
 from tests.particle_sets import N, dump, rotations, shifts, stack
 
 
@@ -169,6 +169,16 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "checkpoint, no weights": ("last.ckpt", lambda path: torch.save({"a": 1}, path), r"weights cannot be read"),
     "checkpoint, a list": ("last.ckpt", lambda path: torch.save([1], path), r"weights cannot be read"),
     "checkpoint, no tensors": ("last.ckpt", lambda path: torch.save({"state_dict": {"a": 1}}, path), r"than tensors"),
+    "checkpoint, a loss of NaN": (
+        "epochs.ckpt", lambda path: epochs_checkpoint(path, **{"loss/kl": float("nan")}), r"nan is no finite number"
+    ),
+    "checkpoint, a loss as text": (
+        "epochs.ckpt", lambda path: epochs_checkpoint(path, **{"loss/kl": "x"}), r"x is no finite number"
+    ),
+    "checkpoint, an epoch of no time": (
+        "epochs.ckpt", lambda path: epochs_checkpoint(path, **{"time/epoch_s": 0.0}), r"1 rows, or not all have epoch"
+    ),
+    "checkpoint, no epochs": ("epochs.ckpt", checkpoint(a=torch.zeros(2)), r"losses cannot be read"),
     "checkpoint, a pickle": ("last.ckpt", lambda path: dump(path, {"state_dict": {}}), r"weights cannot be read"),
     "labels, NaN": ("l.npz", lambda path: np.savez(path, hinge_rad=np.full(N, np.nan)), r"hinge_rad has NaN"),
     "labels, text": ("l.npz", lambda path: np.savez(path, hinge_rad=np.full(N, "a")), r"hinge_rad .*<U1"),

@@ -174,7 +174,8 @@ def test_a_command_line_leads_back_to_an_audit(audited):
 
 
 def test_an_audit_verifies(audited):
-    from experiments.tasks.verify import FAILS, verify
+    from experiments.tasks.findings import FAILS
+    from experiments.tasks.verify import verify
 
     assert [finding for finding in verify(audited.folder) if finding.verdict == FAILS] == []
 

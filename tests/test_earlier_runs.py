@@ -15,6 +15,7 @@ from experiments.runs.execution import execute
 from experiments.runs.folders import FINISHED, find
 from experiments.runs.run import Run
 from experiments.tasks import verify
+from experiments.tasks.findings import FAILS
 from tests.tiny import SETTINGS
 
 EARLIER = Path(__file__).parent / "earlier_runs" / "0.1.0"
@@ -71,7 +72,7 @@ def test_every_class_of_an_earlier_configuration_is_one_of_today(name: str):
 def test_earlier_runs_are_verified(runs: Path, name: str):
     found = list(verify.verify(runs / "simulated" / name / FOLDERS[name], runs.parent / "cache"))
     # Another processor simulates other last bits, which are no fault of the run.
-    wrong = [finding for finding in found if finding.verdict == verify.FAILS and not finding.what.startswith("data:")]
+    wrong = [finding for finding in found if finding.verdict == FAILS and not finding.what.startswith("data:")]
     assert not wrong and len(found) > 10
 
 

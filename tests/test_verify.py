@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from experiments.configuration.compose import compose
@@ -13,7 +15,8 @@ from experiments.runs import provenance
 from experiments.runs.checksums import of_stack
 from experiments.runs.execution import execute
 from experiments.runs.run import Run
-from experiments.tasks.verify import FAILS, HOLDS, UNKNOWN, main, verify
+from experiments.tasks.findings import FAILS, HOLDS, NOT_RECOMPUTED, UNKNOWN
+from experiments.tasks.verify import main, verify
 from lightning_modules.errors import InputError
 from tests.particle_sets import images, stack
 from tests.tiny import SETTINGS, tiny
@@ -36,10 +39,14 @@ def test_an_untouched_run_holds_wherever_it_lies(copied: Path, capsys: pytest.Ca
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
     assert main([str(copied)]) == 0
     out = capsys.readouterr().out
-    assert FAILS not in out and UNKNOWN not in out and out.endswith("everything that can be told holds\n")
+    assert FAILS not in out and UNKNOWN not in out
+    assert out.endswith("everything that was recomputed or compared holds\n")
     metrics = json.loads((copied / "metrics.json").read_text())
     for checked in ("latents: ", "data: particles: ", "data: poses: ", "reconstruction in one pass: ", *metrics):
-        assert checked in out or checked.startswith(("time/", "images_per_s")), checked
+        assert checked in out, checked
+    lines = [line for line in out.splitlines() if NOT_RECOMPUTED in line]
+    for named in ("time/epoch_s: ", "time/total_s: ", "images_per_s: ", "run.log", "figures/", "volumes/", "cryodrgn/"):
+        assert any(named in line for line in lines), named
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before, "a run is only read"
 
 
@@ -95,13 +102,94 @@ def test_numbers_latents_and_data_that_were_changed_are_found(copied: Path, fini
     found = {finding.what: finding.verdict for finding in verify(copied, cache)}
     failed = {what for what, verdict in found.items() if verdict == FAILS}
     assert failed >= {
-        "loss/total as in log.csv",
+        "loss/total",
         "volumes/diversity",
         "latents",
         "data: labels",
         "latents/knn_hinge_r2",
     }
-    assert found["made/up"] == UNKNOWN and found["data: particles"] == HOLDS and found["loss/kl as in log.csv"] == HOLDS
+    assert found["made/up"] == UNKNOWN and found["data: particles"] == HOLDS and found["loss/kl"] == HOLDS
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    rows: list[dict[str, Any]] = checkpoint["callbacks"]["EpochLog"]["rows"]
+    return rows
+
+
+def falsify(folder: Path, rows: list[dict[str, Any]], in_checkpoint: bool = False) -> None:
+    """Write rows wherever a run has them but, unless it is said to, in the checkpoint."""
+    header = ",".join(rows[0])
+    lines = [",".join(map(repr, row.values())) for row in rows]
+    (folder / "log.csv").write_text("\n".join([header, *lines]) + "\n")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    last = {name: value for name, value in rows[-1].items() if name.startswith("loss/")}
+    (folder / "metrics.json").write_text(json.dumps(metrics | last))
+    if in_checkpoint:
+        path = folder / "checkpoints" / "last.ckpt"
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint["callbacks"]["EpochLog"]["rows"] = rows
+        torch.save(checkpoint, path)
+
+
+def failures(folder: Path) -> set[str]:
+    return {finding.what for finding in verify(folder) if finding.verdict == FAILS}
+
+
+SUM = "total = reconstruction + beta * KL / M"
+
+
+def test_a_loss_that_is_falsified_in_metrics_and_log_alike_is_found_in_the_checkpoint(copied: Path) -> None:
+    rows = rows_of(copied)
+    rows[-1]["loss/reconstruction"] *= 0.999
+    falsify(copied, rows)
+    assert failures(copied) == {"loss/reconstruction", "log.csv"}
+
+
+def test_a_loss_of_an_earlier_epoch_and_a_time_are_compared_with_the_checkpoint(copied: Path) -> None:
+    rows = rows_of(copied)
+    rows[0]["loss/kl"] *= 1.001
+    falsify(copied, rows)
+    assert failures(copied) == {"log.csv"}
+    metrics = json.loads((copied / "metrics.json").read_text())
+    (copied / "metrics.json").write_text(json.dumps(metrics | {"time/epoch_s": metrics["time/epoch_s"] / 2}))
+    assert failures(copied) == {"log.csv", "time/epoch_s"}
+
+
+def test_a_total_that_is_falsified_everywhere_is_not_the_sum_of_its_parts(copied: Path) -> None:
+    rows = rows_of(copied)
+    rows[-1]["loss/total"] *= 0.999
+    falsify(copied, rows, in_checkpoint=True)
+    assert failures(copied) == {SUM}
+
+
+def test_a_kl_that_is_falsified_everywhere_is_not_that_of_the_latents(copied: Path) -> None:
+    """Of a longer training: the whole log tells of a KL that has come to rest at ten times its value."""
+    x, y = np.mgrid[-8:9, -8:9]
+    beta, n_pixels = 1 / 3, int((x**2 + y**2 <= 64).sum())  # 1 / zdim; within the largest circle of a 17 px grid
+    rows = [{**row, "epoch": epoch} for epoch, row in enumerate(5 * rows_of(copied)[-1:], 1)]
+    for row in rows:
+        row["loss/total"] += beta * 9 * row["loss/kl"] / n_pixels
+        row["loss/kl"] *= 10
+    falsify(copied, rows, in_checkpoint=True)
+    found = failures(copied)
+    assert "KL of the latents" in found and not found & {SUM, "log.csv", "loss/kl", "loss/total"}
+
+
+def test_a_reconstruction_that_is_falsified_everywhere_is_not_that_of_the_weights(copied: Path) -> None:
+    rows = rows_of(copied)
+    for row in rows:
+        row["loss/total"] -= 0.3 * row["loss/reconstruction"]
+        row["loss/reconstruction"] *= 0.7
+    falsify(copied, rows, in_checkpoint=True)
+    assert failures(copied) == {"reconstruction in one pass"}
+
+
+def test_a_number_that_is_missing_is_found(copied: Path) -> None:
+    metrics = json.loads((copied / "metrics.json").read_text())
+    del metrics["loss/kl"], metrics["time/total_s"]
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    assert failures(copied) == {"loss/kl", "time/total_s"}
 
 
 def test_a_run_that_is_none_or_unfinished_is_said_to_be(copied: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,6 +1,8 @@
 """Weights and latents in the folder of a run: read with every check, written atomically."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from lightning_modules.files.regular_files import regular_file
 from lightning_modules.files.safe_numpy import load_npz, refuse_unpacking
 from lightning_modules.latents.table_init import Latents
 
+# Of an epoch; further columns may be there.
+EPOCH = {"epoch", "loss/total", "loss/reconstruction", "loss/kl", "time/epoch_s"}
+
 
 def read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Read the weights of a checkpoint, and run nothing that is in it.
@@ -20,17 +25,54 @@ def read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: missing, damaged, with something else in it than tensors, or with weights that are no numbers.
     """
-    regular_file(checkpoint, "a checkpoint")
     try:
-        refuse_unpacking(checkpoint)
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        weights = _read_checkpoint(checkpoint)["state_dict"]
         if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
             raise TypeError("state_dict holds something else than tensors")
         if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
             raise ValueError(f"NaN or infinite numbers in {wrong[0]}")
+    except InputError:
+        raise
     except Exception as error:
         raise _no_weights(checkpoint, error) from None
     return dict(weights)
+
+
+def read_epochs(checkpoint: Path) -> list[dict[str, float]]:
+    """Read the row of each epoch that training wrote into its checkpoint, and run nothing that is in it.
+
+    Returns:
+        The columns of log.csv; of finite numbers, seconds above zero.
+
+    Raises:
+        InputError: missing, damaged, or without such rows.
+    """
+    try:
+        rows = _read_checkpoint(checkpoint)["callbacks"]["EpochLog"]["rows"]
+        found = [{str(name): _finite(value) for name, value in row.items()} for row in rows]
+        if not found or any(not row.keys() >= EPOCH or row["time/epoch_s"] <= 0 for row in found):
+            raise ValueError(f"{len(found)} rows, or not all have {', '.join(sorted(EPOCH))}")
+        return found
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{checkpoint}: the epochs' losses cannot be read ({' '.join(str(error).split())[:200]}), expected a row "
+            "of numbers for each; repeat the run with overwrite=true"
+        ) from None
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    regular_file(path, "a checkpoint")
+    refuse_unpacking(path)
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+def _finite(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:50]} is no finite number")
+    return value
 
 
 def _no_weights(checkpoint: Path, error: Exception) -> InputError:

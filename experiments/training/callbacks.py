@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,24 @@ class EpochLog(Callback):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last epoch's losses, and the time of all epochs."""
-        seconds = [row["time/epoch_s"] for row in self.rows]
-        return {
-            **{name: self.rows[-1][name] for name in LOSSES},
-            "time/epoch_s": sum(seconds) / len(seconds),
-            "time/total_s": sum(seconds),
-            "images_per_s": self.n_particles * len(seconds) / sum(seconds),
-        }
+        """What the rows say about the whole run."""
+        return metrics_of(self.rows, self.n_particles)
+
+
+def metrics_of(rows: Sequence[Mapping[str, float]], n_particles: int) -> dict[str, float]:
+    """Return the last epoch's losses, and the time of all epochs.
+
+    Args:
+        rows: of every epoch, as :class:`EpochLog` has them.
+        n_particles: that were trained on.
+    """
+    seconds = [row["time/epoch_s"] for row in rows]
+    return {
+        **{name: rows[-1][name] for name in LOSSES},
+        "time/epoch_s": sum(seconds) / len(seconds),
+        "time/total_s": sum(seconds),
+        "images_per_s": n_particles * len(seconds) / sum(seconds),
+    }
 
 
 class ProgressLine(Callback):

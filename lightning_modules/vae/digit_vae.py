@@ -59,6 +59,7 @@ class DigitVAE(VAE):
     particles: Digits
     trains_on, decodes_with = Digits, MlpDecoder
     loss, each_loss = staticmethod(bernoulli_negative_elbo), staticmethod(each_bernoulli_negative_elbo)
+    kl_per_pixel = False
 
     def observe(self, index: Tensor) -> Observed:
         """Fetch images (B,) and what the encoder sees of them; pictures know of no shift."""

@@ -37,6 +37,7 @@ class VAE(pl.LightningModule):
         decodes_with: class of its decoder.
         loss: the negative ELBO, with the arguments of ``elbo.negative_elbo``.
         each_loss: the same of every particle on its own, as ``elbo.each_negative_elbo``.
+        kl_per_pixel: whether the loss divides beta * KL by the number of pixels M.
         latents: gives q(z): an encoder, or a lookup table.
         decoder: turns z into images.
         team: who shares the minibatches; one process alone, unless it is set.
@@ -46,6 +47,7 @@ class VAE(pl.LightningModule):
     decodes_with: type[nn.Module]
     loss: Callable[..., Elbo]
     each_loss: Callable[..., Elbo]
+    kl_per_pixel: bool = True
     latents: Posterior
 
     def __init__(
