@@ -21,8 +21,7 @@ from experiments.configuration.validation import check
 from experiments.machine.disk_errors import told_in_one_line
 from experiments.runs.building import particles_of
 from lightning_modules.errors import InputError
-from lightning_modules.files import stack_reader
-from lightning_modules.particles import image_cache
+from lightning_modules.particles import image_cache, stack_reader
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import Particles, load_particles
 from tests.particle_sets import D, N, images, particle_set, stack

@@ -9,8 +9,8 @@ import torch
 
 from lightning_modules.files import mrc_headers
 from lightning_modules.files.image_stacks import inspect
-from lightning_modules.files.stack_reader import StackImages
 from lightning_modules.particles.particles import load_particles
+from lightning_modules.particles.stack_reader import StackImages
 from tests.particle_sets import D, N, images, particle_set, stack
 
 IMOD = {152: ("=i", 1146047817)}

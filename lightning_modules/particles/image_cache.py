@@ -24,8 +24,8 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.files.mapped import map_floats
 from lightning_modules.files.regular_files import is_regular, read_bytes
-from lightning_modules.files.stack_reader import StackReader
 from lightning_modules.particles.preprocessing import Preprocessing
+from lightning_modules.particles.stack_reader import StackReader
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import Inventory, inspect
-from lightning_modules.files.stack_reader import StackReader
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles import image_cache
 from lightning_modules.particles.particle_files import ParticleFiles
@@ -20,6 +19,7 @@ from lightning_modules.particles.poses_and_ctf import read_ctf, read_poses
 from lightning_modules.particles.preprocessing import Preprocessing
 from lightning_modules.particles.processed_images import refuse_processed
 from lightning_modules.particles.selection import read_labels, read_selection
+from lightning_modules.particles.stack_reader import StackReader
 
 RESIDENCIES = ("memory", "disk")
 

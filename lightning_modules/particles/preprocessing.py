@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from lightning_modules.errors import InputError
 from lightning_modules.files.image_stacks import Inventory
-from lightning_modules.files.stack_reader import StackImages, StackReader
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.selection import Selection, listed
+from lightning_modules.particles.stack_reader import StackImages, StackReader
 
 # Bounds the memory of one chunk: the Fourier transform of 2**24 pixels takes a few hundred MB.
 CHUNK_PIXELS = 1 << 24
