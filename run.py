@@ -23,6 +23,9 @@ def carry_out(config: DictConfig, in_sweep: bool) -> None:
     print(summary(execute(config, in_sweep)), flush=True)
 
 
+failures: list[Exception] = []  # of a single run: what a job raises, Hydra announces in a line of its own
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(config: DictConfig) -> None:
     """Run one configuration; in a sweep, say at once which one failed, and the others go on."""
@@ -30,8 +33,10 @@ def job(config: DictConfig) -> None:
     try:
         carry_out(config, in_sweep)
     except Exception as error:
-        if in_sweep:
-            print(f"failed: {config.name} (seed {config.seed}): {one_line(error)}", file=sys.stderr, flush=True)
+        if not in_sweep:
+            failures.append(error)
+            return
+        print(f"failed: {config.name} (seed {config.seed}): {one_line(error)}", file=sys.stderr, flush=True)
         raise
 
 
@@ -44,6 +49,8 @@ def main() -> int:
     wait_briefly_beside_others()
     try:
         job()
+        if failures:
+            raise failures[0]
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130

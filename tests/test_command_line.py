@@ -95,3 +95,58 @@ def test_the_configuration_reads_well():
 def test_experiments_complete_in_the_shell():
     done = suite("-sc", "query=bash", COMP_LINE="run.py +exp=evil_twin_no", COMP_POINT="24")
     assert "evil_twin_noise" in done.stdout
+
+
+ODD = [
+    "/tmp/a~b",
+    "a=b",
+    "/tmp/a,b",
+    "/tmp/a#b",
+    "/tmp/a[b",
+    "/tmp/a]b",
+    "a(b",
+    "/tmp/\u00e9,b #c",
+    "it's",
+    'a"b',
+    "back\\slash=",
+    "a=b\\",
+]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_a_value_that_hydra_cannot_read_is_shown_quoted_so_that_it_can(value):
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from experiments.configuration.compose import compose
+    from experiments.configuration.error_messages import one_line
+
+    try:
+        compose(f"paths.runs={value}")
+    except Exception as error:
+        said = one_line(error)
+    assert said.startswith(f"paths.runs={value}: ") and "\n" not in said
+    (quoted,) = shlex.split(said.partition("write it in quotes: ")[2])
+    assert compose(quoted).paths.runs == value
+    assert OverridesParser.create().parse_override(quoted).key_or_group == "paths.runs"
+
+
+def test_help_shows_the_defaults_that_a_run_has():
+    import re
+
+    from omegaconf import OmegaConf
+
+    from experiments.configuration.compose import compose
+
+    shown = suite("--help").stdout.partition("Most-used settings")[2].partition("The slots")[0]
+    settings = dict(re.findall(r"\s([\w.]+)=(\S+)", shown))
+    config = compose()
+    for key in ("lr", "table_lr", "trainer.max_epochs", "data.n_particles", "zdim", "batch_size", "seed"):
+        assert float(settings[key]) == OmegaConf.select(config, key), key
+
+
+def test_a_failure_is_one_line_and_nothing_else():
+    done = suite("seed=-1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["seed=-1: expected at least 0 (of weights, order, noise in z, twins)"]

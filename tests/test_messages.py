@@ -30,7 +30,7 @@ WRONG = {
     "data.box_px=": ("data.box_px: ", "''"),
     "latents.frozen=true": ("latents.frozen: ", "'frozen'"),
     "latents/init=zero": ("Could not override 'latents/init'", ""),
-    "lr 3": ("LexerNoViableAltException: lr 3", ""),
+    "lr 3": ("lr 3: expected KEY=VALUE", ""),
     "batch_size=0": ("batch_size=0: expected at least 1", ""),
     "epocs=3": ("epocs: ", "Did you mean trainer.max_epochs?"),
     "max_epochs=3": ("max_epochs: ", "Did you mean trainer.max_epochs?"),

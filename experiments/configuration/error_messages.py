@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -31,6 +32,8 @@ def one_line(error: BaseException) -> str:
             return _on_one_line(part)
     text = "; ".join(dict.fromkeys(_on_one_line(part) for part in chain if str(part)))
     module = type(error).__module__.partition(".")[0]
+    if (quoted := _how_to_quote(error, text)) is not None:
+        return quoted
     if module in ("hydra", "omegaconf"):
         from experiments.configuration.did_you_mean import choice_meant, did_you_mean
 
@@ -41,6 +44,26 @@ def one_line(error: BaseException) -> str:
             return "exp: write +exp=NAME, with a plus; `python run.py --help` lists the names"
         return f"{key[1]}: {text}{did_you_mean(key[1], text)}" if key else text + choice_meant(text)
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _how_to_quote(error: BaseException, text: str) -> str | None:
+    """Say how a value is written that Hydra's grammar cannot read; None: the error is about something else."""
+    from hydra.errors import OverrideParseException
+
+    ambiguous = re.match(r"Ambiguous value for argument '(.*?)' 1\.", text)
+    if isinstance(error, OverrideParseException):
+        override, found = error.override, "the value has characters that Hydra's grammar uses"
+    elif ambiguous is not None:
+        override, found = ambiguous[1], "several values were found; -m makes a run of each, [a,b] is a list"
+    else:
+        return None
+    key, is_given, value = override.partition("=")
+    if not is_given:
+        return f"{override}: expected KEY=VALUE"
+    # Within quotes a backslash counts before a quote alone.
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), value)
+    quoted = shlex.quote(f'{key}="{escaped}"')
+    return f"{override}: {found}; to take it as it is, write it in quotes: {quoted}"
 
 
 def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
