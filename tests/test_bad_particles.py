@@ -371,7 +371,7 @@ def test_nothing_half_written_stays_on_disk(tmp_path: Path, where: int) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match=f"image {where} "):
             load_particles(files, "disk", cache, chunk=4)
-        assert {path.suffix for path in (cache / "preprocessed").iterdir()} <= {".lock", ".sum"}
+        assert {path.suffix for path in (cache / "preprocessed").iterdir()} <= {".lease", ".sum"}
     stack(tmp_path / "x.mrcs")
     assert len(load_particles(files, "disk", cache, chunk=4)) == N
 

@@ -1,15 +1,18 @@
 """Preprocessed images are kept in a file, by the content of what they were made from."""
 
+import errno
 import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.particles import image_cache, stack_reader
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.particles import Particles, load_particles
+from lightning_modules.particles.preprocessing import Preprocessing
 from tests.particle_sets import D, N, images, particle_set, stack
 from tests.test_disk_errors import files_of_at_most
 
@@ -48,7 +52,7 @@ def test_disk_residency_is_made_once_and_remade_when_the_stack_changes(
     assert torch.equal(third.images, load_particles(files).images)
     inverted = load_particles(ParticleFiles(**{**vars(files), "invert": True}), "disk", cache)
     torch.testing.assert_close(inverted.images, -third.images)
-    assert {path.suffix for path in (cache / "preprocessed").iterdir()} <= {".npy", ".json", ".lock", ".sum"}
+    assert {path.suffix for path in (cache / "preprocessed").iterdir()} <= {".npy", ".json", ".lease", ".sum"}
 
 
 def test_two_runs_that_need_the_same_images_make_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +64,42 @@ def test_two_runs_that_need_the_same_images_make_them_once(tmp_path: Path, monke
         sets = list(threads.map(lambda _: load_particles(files, "disk", tmp_path / "cache"), range(4)))
     assert len(made) == 1
     assert all(torch.equal(each.images, sets[0].images) for each in sets)
+
+
+def test_even_without_a_lease_nobody_disturbs_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was frozen for long has lost its lease and does not know it."""
+    all_write, read = threading.Barrier(3), Preprocessing.chunks
+
+    def chunks(self: Preprocessing, reader: Any) -> Any:
+        for chunk in read(self, reader):
+            yield chunk
+            all_write.wait(60)
+
+    monkeypatch.setattr(Preprocessing, "chunks", chunks)
+    monkeypatch.setattr(image_cache, "lease_to_make", lambda path: nullcontext())
+    monkeypatch.setattr(image_cache, "remove_unfinished", lambda path: None)
+    files = particle_set(tmp_path)
+    with ThreadPoolExecutor(3) as threads:
+        sets = list(threads.map(lambda _: load_particles(files, "disk", tmp_path / "cache"), range(3)))
+    monkeypatch.undo()
+    expected = load_particles(files).images
+    assert all(
+        torch.equal(each.images, expected) for each in (*sets, load_particles(files, "disk", tmp_path / "cache"))
+    )
+    assert {path.suffix for path in (tmp_path / "cache" / "preprocessed").iterdir()} <= {".npy", ".json", ".sum"}
+
+
+def test_what_is_there_is_used_without_a_word_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = particle_set(tmp_path)
+    expected = cached(files, tmp_path).images
+
+    def read_only(*_: Any) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    os.utime(files.particles, (0, 0))  # long settled, so that its checksum would be remembered
+    monkeypatch.setattr(image_cache, "write_atomically", read_only)
+    monkeypatch.setattr(image_cache, "lease_to_make", read_only)
+    assert torch.equal(cached(files, tmp_path).images, expected)
 
 
 def cached(files: ParticleFiles, folder: Path, residency: str = "memory", **options: Any) -> Particles:
@@ -181,7 +221,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     files = particle_set(tmp_path)
     with files_of_at_most(5000), pytest.raises(InputError, match="make room"), told_in_one_line(tmp_path):
         cached(files, tmp_path)
-    assert {path.suffix for path in (tmp_path / "cache" / "preprocessed").iterdir()} <= {".lock", ".sum"}
+    assert {path.suffix for path in (tmp_path / "cache" / "preprocessed").iterdir()} <= {".lease", ".sum"}
     assert torch.equal(cached(files, tmp_path).images, load_particles(files).images)
 
 

@@ -1,9 +1,15 @@
 """Simulated particles: right in cryoDRGN's conventions, the same every time, and as noisy as asked."""
 
 import argparse
+import multiprocessing
+import os
 import pickle
+import signal
 import threading
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -19,6 +25,7 @@ from cryodrgn.pose import PoseTracker
 from cryodrgn.source import ImageSource
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.lease import LEASE_S
 from lightning_modules.simulation import particles
 from lightning_modules.simulation.assembly import ATOM_SIGMA_ANGSTROM, BOX_ANGSTROM, STATES, atom_positions
 from lightning_modules.simulation.particles import SimulatedParticles
@@ -274,6 +281,44 @@ def test_files_are_made_once(small, monkeypatch):
         thread.join()
     replace(small, snr=0.1).ensure()
     assert len(calls) == 1 and sorted(path.name for path in small.folder.iterdir()) == sorted(FILES)
+
+
+def test_even_without_a_lease_nobody_disturbs_another(small, monkeypatch):
+    """A process that was frozen for long has lost its lease and does not know it."""
+    all_write = threading.Barrier(3)
+
+    def side_by_side(data, folder, chunk_size):
+        all_write.wait(60)
+        write(data, folder, chunk_size)
+        all_write.wait(60)
+
+    monkeypatch.setattr(particles, "write", side_by_side)
+    monkeypatch.setattr(particles, "lease_to_make", lambda folder: nullcontext())
+    monkeypatch.setattr(particles, "remove_unfinished", lambda folder: None)
+    with ThreadPoolExecutor(3) as threads:
+        assert set(threads.map(lambda _: small.ensure(), range(3))) == {small.folder}
+    (written,) = small.folder.parent.iterdir()
+    assert sorted(path.name for path in written.iterdir()) == sorted(FILES) and len(read_stack(small)) == 40
+
+
+def _is_killed_while_it_writes(data):
+    def killed(data, folder, chunk_size):
+        (folder / "particles.mrcs").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    particles.write = killed
+    data.ensure()
+
+
+def test_what_a_killed_process_left_is_cleared_away(small):
+    process = multiprocessing.get_context("fork").Process(target=_is_killed_while_it_writes, args=(small,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL and list(small.folder.parent.glob(".unfinished-*"))
+    began = time.monotonic()
+    assert len(read_stack(small)) == 40
+    assert time.monotonic() - began < LEASE_S / 2, "nobody waits for the dead"
+    assert list(small.folder.parent.iterdir()) == [small.folder]
 
 
 def test_a_failed_build_leaves_nothing_and_can_be_repeated(small, monkeypatch):

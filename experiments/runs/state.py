@@ -18,12 +18,11 @@ from filelock import SoftFileLease
 
 from experiments.machine.slurm import OVER, end, state_of, this_job
 from lightning_modules.errors import InputError
+from lightning_modules.files.lease import LEASE_S
+from lightning_modules.files.lease import lease as lease_of_file
 from lightning_modules.files.regular_files import is_regular, read_bytes
 
 LEASE = ".running"
-# A file is a lease as long as it is touched, so it works on every file system that a cluster's nodes share;
-# flock does not. Who was killed on another machine is known to be gone after this time, on this machine at once.
-LEASE_S, BEAT_S = 60.0, 15.0
 JOB, FAILURE = "job.json", "failed.json"
 
 
@@ -34,8 +33,7 @@ def lease(folder: Path, if_lost: Callable[[Any], None] | None = None) -> SoftFil
         folder: it must exist.
         if_lost: called, in another thread, when the holder was frozen for so long that somebody else took over.
     """
-    path = folder / LEASE
-    return SoftFileLease(path, lease_duration=LEASE_S, heartbeat_interval=BEAT_S, on_compromise=if_lost)
+    return lease_of_file(folder / LEASE, if_lost)
 
 
 def holder(folder: Path) -> str | None:

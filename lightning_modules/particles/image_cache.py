@@ -12,16 +12,18 @@ import shutil
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.lease import lease_to_make, remove_unfinished
 from lightning_modules.files.mapped import map_floats
 from lightning_modules.files.regular_files import is_regular, read_bytes
 from lightning_modules.particles.preprocessing import Preprocessing
@@ -71,20 +73,35 @@ def images_of(work: Preprocessing, cache_dir: Path, mapped: bool) -> tuple[Tenso
     folder = cache_dir / "preprocessed"
     folder.mkdir(parents=True, exist_ok=True)
     stored = folder / f"{key_of(work, folder)}.npy"
-    with FileLock(stored.with_suffix(".lock")):
-        if stored.exists():
-            try:
-                about = _read_about(stored.with_suffix(".json"))
-                images = (_map if mapped else _read)(stored, work.shape, about)
-                logger.info("preprocessed images found in %s", stored)
-                return images, work.open(about.norm, about.norm_real)
-            except ValueError as error:
-                logger.warning("%s is damaged (%s) and made anew", stored, error)
-                stored.unlink()
+    with suppress(FileNotFoundError, ValueError):  # without a lease: a folder that is only read is enough
+        return _found(stored, work, mapped)
+    with lease_to_make(stored):
+        try:
+            return _found(stored, work, mapped)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            logger.warning("%s is damaged (%s) and made anew", stored, error)
+            stored.unlink()
+        remove_unfinished(stored)
         reader = work.open()
         _write(stored, work, reader)
         about = _read_about(stored.with_suffix(".json"))
     return (_map if mapped else _read)(stored, work.shape, about), reader
+
+
+def _found(stored: Path, work: Preprocessing, mapped: bool) -> tuple[Tensor, StackReader]:
+    """Return images that were made earlier.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are damaged.
+    """
+    stored.stat()
+    about = _read_about(stored.with_suffix(".json"))
+    images = (_map if mapped else _read)(stored, work.shape, about)
+    logger.info("preprocessed images found in %s", stored)
+    return images, work.open(about.norm, about.norm_real)
 
 
 def key_of(work: Preprocessing, folder: Path) -> str:
@@ -122,7 +139,8 @@ def checksum(path: Path, folder: Path) -> str:
         digests = pool.map(lambda start: hashlib.sha256(_piece(path, start, PIECE_BYTES)).digest(), starts)
         found = hashlib.sha256(b"".join(digests)).hexdigest()
     if time.time() - stat.st_mtime > SETTLED_S:
-        _replace(remembered, json.dumps({"file": now, "sha256": found}))
+        with suppress(OSError):  # in a folder that is only read, it is computed each time
+            _write_text(remembered, json.dumps({"file": now, "sha256": found}))
     return found
 
 
@@ -133,8 +151,9 @@ def _write(stored: Path, work: Preprocessing, reader: StackReader) -> None:
             f"{stored.parent}: {free_bytes / 1e9:.1f} GB free, expected {needed_bytes / 1e9:.1f} GB for the "
             "preprocessed images; make room or set data.residency=memory data.cache_images=false"
         )
-    unfinished, pieces = stored.with_suffix(".tmp"), []
-    try:
+
+    def write(unfinished: Path) -> None:
+        pieces: list[tuple[int, int]] = []
         with unfinished.open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": work.shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -147,19 +166,13 @@ def _write(stored: Path, work: Preprocessing, reader: StackReader) -> None:
             os.fsync(file.fileno())
         about = About((reader.norm[0], reader.norm[1]), (reader.norm_real[0], reader.norm_real[1]), start, pieces)
         # The images come last: where they are, the rest is too.
-        _replace(stored.with_suffix(".json"), json.dumps(asdict(about)))
-        os.replace(unfinished, stored)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        _write_text(stored.with_suffix(".json"), json.dumps(asdict(about)))
+
+    write_atomically(stored, write)
 
 
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 def _parsed(path: Path) -> Any:

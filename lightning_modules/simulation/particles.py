@@ -6,16 +6,18 @@ x_i = CTF_i * shift_i(project(rotation_i V(state_i, hinge_i))) + noise_i, the pa
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from math import inf, sqrt
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.atomic import UNFINISHED
+from lightning_modules.files.lease import lease_to_make, remove_unfinished
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.sources import ParticleSource
 from lightning_modules.simulation.assembly import (
@@ -114,7 +116,7 @@ class SimulatedParticles(ParticleSource):
             return folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
+            with lease_to_make(folder):
                 if not _is_complete(folder):
                     _make(self, folder)
         except OSError as error:
@@ -191,7 +193,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _make(data: SimulatedParticles, folder: Path) -> None:
-    """Build the files in a folder beside and move it into place; the caller holds the lock."""
+    """Build the files in a folder beside and move it into place; the caller holds the lease."""
     needed = data.n_particles * data.box_px**2 * 4
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
@@ -199,13 +201,13 @@ def _make(data: SimulatedParticles, folder: Path) -> None:
             f"data.cache_dir={data.cache_dir}: the stack needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB"
             " are free; make room, or lower data.n_particles or data.box_px"
         )
-    partial = folder.with_suffix(".partial")
-    # A killed process may have left its own behind, or a user may have deleted single files.
-    for stale in (partial, folder):
-        shutil.rmtree(stale, ignore_errors=True)
+    remove_unfinished(folder)
+    partial = folder.with_name(f"{UNFINISHED}{folder.name}-{secrets.token_hex(4)}")
     partial.mkdir()
     try:
         write(data, partial, max(1, CHUNK_BYTES // (data.box_px**2 * 4)))
-        os.replace(partial, folder)
+        if not _is_complete(folder):  # somebody else's, whose lease this one took over
+            shutil.rmtree(folder, ignore_errors=True)  # a user may have deleted single files
+            os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
