@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from experiments.audit.settings import Settings
+from experiments.runs.stored_results import read_tensors
 from lightning_modules.encoder_inputs.encoder_input import IdentityInput
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
-from lightning_modules.files.safe_numpy import refuse_unpacking
 from lightning_modules.files.safe_pickle import load_each
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.latents.encoder import AmortizedEncoder
@@ -162,11 +161,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         InputError: it names something to run, is damaged, or has weights that are no numbers.
     """
     try:
-        if zipfile.is_zipfile(path):  # torch before 1.6 wrote plain pickles
-            refuse_unpacking(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise TypeError("model_state_dict holds something else than tensors")
+        state = read_tensors(path, "model_state_dict")
         if wrong := [name for name, value in state.items() if not value.isfinite().all()]:
             raise ValueError(f"NaN or infinite numbers in {wrong[0]}")
     except Exception as error:

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from experiments.configuration.safe_yaml import checked_text
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.files.safe_pickle import load_arrays
-from lightning_modules.files.safe_yaml import checked_text
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import DOMAINS, PE_TYPES
 

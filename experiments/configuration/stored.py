@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.configuration.compose import config_dirs, to_dict
+from experiments.configuration.safe_yaml import checked_text
 from experiments.configuration.targets import current_name, rename_targets
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
-from lightning_modules.files.safe_yaml import checked_text
 
 BUILT_BY = ("_target_", "_partial_")  # the only keys of Hydra's own that a run's configuration has
 NEEDED = ("name", "seed", "data", "task", "latents", "trainer")

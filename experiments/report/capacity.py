@@ -130,11 +130,11 @@ def encoder_weights(folder: Path) -> int:
     Raises:
         InputError: the weights cannot be read.
     """
-    import torch
+    from experiments.runs.stored_results import read_tensors
 
     path = Run.load(folder).checkpoint
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        state = read_tensors(path, "state_dict", mmap=True)
     except Exception as error:
         raise InputError(f"{path}: the weights cannot be read ({' '.join(str(error).split())[:200]})") from None
     return sum(value.numel() for name, value in state.items() if name.startswith("latents."))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from experiments.configuration.safe_yaml import checked_text
 from experiments.runs import state
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
-from lightning_modules.files.safe_yaml import checked_text
 
 CONFIG = "config.yaml"
 OWN_KEYS = {"task", "latents", "trainer"}  # no other program's config.yaml has one of these

@@ -1,6 +1,7 @@
 """Weights and latents in the folder of a run: read with every check, written atomically."""
 
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,34 @@ def read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
         InputError: missing, damaged, with something else in it than tensors, or with weights that are no numbers.
     """
     try:
-        weights = _read_checkpoint(checkpoint)["state_dict"]
-        if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-            raise TypeError("state_dict holds something else than tensors")
+        weights = read_tensors(checkpoint, "state_dict")
         if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
             raise ValueError(f"NaN or infinite numbers in {wrong[0]}")
     except InputError:
         raise
     except Exception as error:
         raise _no_weights(checkpoint, error) from None
+    return weights
+
+
+def read_tensors(path: Path, key: str, mmap: bool = False) -> dict[str, torch.Tensor]:
+    """Read the named tensors in a checkpoint, of this suite or of cryoDRGN, and run nothing that is in it.
+
+    Args:
+        path: the checkpoint.
+        key: what of it is read.
+        mmap: leave them in the file until they are used.
+
+    Raises:
+        Exception: of any kind: missing, damaged, with something else in it, or with tensors that hold more than the
+            file does. A tensor may repeat what it holds, and ask for any memory as soon as it is used.
+    """
+    weights = _read_checkpoint(path, mmap)[key]
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise TypeError(f"{key} holds something else than tensors")
+    n_bytes, held_bytes = sum(value.numel() * value.element_size() for value in weights.values()), path.stat().st_size
+    if n_bytes > held_bytes:
+        raise ValueError(f"tensors of {n_bytes:,} bytes in a file of {held_bytes:,}")
     return dict(weights)
 
 
@@ -62,10 +82,11 @@ def read_epochs(checkpoint: Path) -> list[dict[str, float]]:
         ) from None
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
+def _read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     regular_file(path, "a checkpoint")
-    refuse_unpacking(path)
-    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if zipfile.is_zipfile(path):  # torch before 1.6 wrote plain pickles
+        refuse_unpacking(path)
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from experiments.configuration.error_messages import command
+from experiments.configuration.safe_yaml import checked_text
 from experiments.machine.terminal import printable
 from experiments.runs import state
 from experiments.runs.epoch_log import LOSS, read_log
@@ -20,7 +21,6 @@ from experiments.runs.finding import SafeLoader, run_folders
 from experiments.runs.metrics_file import read_metrics
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
-from lightning_modules.files.safe_yaml import checked_text
 
 STATES = ("finished", "running", "waiting", "stopped", "failed", "damaged")
 EPOCH_S = "time/epoch_s"

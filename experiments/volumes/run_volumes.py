@@ -7,7 +7,6 @@ others can be had from it later, without its particles.
 import json
 import os
 
-import torch
 from hydra.utils import instantiate
 from numpy.typing import ArrayLike
 
@@ -15,6 +14,7 @@ from experiments.machine.devices import best_device
 from experiments.metrics.fsc import VolumeDiversity, spherical_mask
 from experiments.runs.building import particles_of, trained_model
 from experiments.runs.run import Run
+from experiments.runs.stored_results import read_tensors
 from experiments.volumes.decoder import VolumeDecoder
 from experiments.volumes.files import INDEX, write
 from experiments.volumes.points import first_particles, kmeans_centres
@@ -78,7 +78,7 @@ def decoder_of(run: Run) -> VolumeDecoder:
     box_px, pixel_size_angstrom, norm = about
     slices = instantiate(trained.config.decoder, formation=ImageFormation(box_px), zdim=trained.config.zdim)
     try:
-        state = torch.load(trained.checkpoint, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        state = read_tensors(trained.checkpoint, "state_dict", mmap=True)
         slices.load_state_dict({k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")})
     except Exception as error:
         raise InputError(

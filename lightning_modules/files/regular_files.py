@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError
 
+# A file may be as large as this, or so many times what of it is stored.
+UNFOLDED_BYTES, UNFOLDED_TIMES = 1 << 28, 100
 MAX_BYTES = 1 << 26  # of a text file: a log of a hundred thousand epochs is smaller
 
 
@@ -33,13 +35,35 @@ def regular_file(path: str | Path, expected: str) -> Path:
         mode = os.stat(path).st_mode  # noqa: PTH116
         if not stat.S_ISREG(mode):
             raise InputError(f"{path}: found {_kind(mode)}, expected {expected}")
-        with Path(path).open("rb"):
+        with Path(path).open("rb") as file:
+            size, stored = _sizes(file.fileno())
+            if size > max(UNFOLDED_BYTES, UNFOLDED_TIMES * stored):
+                raise InputError(
+                    f"{path}: {size:,} bytes, of which {stored:,} are stored and the rest is holes; expected {expected}"
+                )
             return Path(path)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file, it is missing; expected {expected}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); expected {expected}") from None
+
+
+def _sizes(descriptor: int) -> tuple[int, int]:
+    """Return the size of a file, and how many bytes of it are stored; a file of holes takes no room on the disk."""
+    found = os.fstat(descriptor)
+    size, stored = found.st_size, 512 * getattr(found, "st_blocks", found.st_size)
+    if size <= max(UNFOLDED_BYTES, UNFOLDED_TIMES * stored) or not hasattr(os, "SEEK_DATA"):
+        return size, size
+    stored = end = 0  # some file systems count no blocks: ask for the data themselves
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # nothing but a hole is left
+            break
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        stored += end - start
+    return size, stored
 
 
 def read_bytes(path: str | Path, expected: str, at_most: int = MAX_BYTES) -> bytes:

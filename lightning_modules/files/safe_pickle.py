@@ -6,24 +6,28 @@ numpy arrays and plain containers are admitted here.
 
 import io
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.pickle_sizes import refuse_false_sizes
 from lightning_modules.files.regular_files import read_bytes
 
 # Numbers and texts. Objects, and records that may hold some, are pointers to memory that a file could make up.
 PLAIN_KINDS = "biufcSU"
+MAX_PICKLE_BYTES = 1 << 31  # poses of twenty million particles
 
 
 class _Dtype:
     """Stands for ``numpy.dtype`` while a pickle is read: its own way of taking on a state believes everything."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
-        self.dtype = np.dtype(code.decode("ascii") if isinstance(code, bytes) else str(code))
+        text = code.decode("ascii") if isinstance(code, bytes) else str(code)
+        if len(text) > 16:  # a kind and a size; a list of a million would be read, one by one
+            raise pickle.UnpicklingError(f"an array of {text[:16]}..., not of numbers")
+        self.dtype = np.dtype(text)
 
     def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
@@ -161,7 +165,7 @@ def load_each(path: str | Path, n: int) -> list[Any]:
     """
     expected = "a pickle of numpy arrays"
     path = Path(path)
-    content = read_bytes(path, expected)
+    content = read_bytes(path, expected, MAX_PICKLE_BYTES)
     file = io.BytesIO(content)
     try:
         return [_next(file, path) for _ in range(n)]
@@ -176,19 +180,9 @@ def load_each(path: str | Path, n: int) -> list[Any]:
 
 def _next(file: io.BytesIO, path: Path) -> Any:
     start = file.tell()
-    _refuse_false_sizes(file)
+    refuse_false_sizes(file)
     file.seek(start)
     return _without_subclass(_ArrayUnpickler(file, path).load(), {})
-
-
-def _refuse_false_sizes(file: io.BytesIO) -> None:
-    """Read the opcodes alone: each length must be there, and the memo, which C makes as long as told, is dense."""
-    n_stored = 0
-    for opcode, argument, _ in pickletools.genops(file):
-        if argument is not None and "PUT" in opcode.name:
-            n_stored += 1
-            if not 0 <= int(argument) <= 2 * n_stored + 64:
-                raise pickle.UnpicklingError(f"object {argument} stored after {n_stored} others")
 
 
 def _without_subclass(value: Any, done: dict[int, Any]) -> Any:
