@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_modules.errors import InputError
 from lightning_modules.files import mrc_headers
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.particles.particles import load_particles
@@ -78,7 +79,7 @@ def test_a_stack_that_becomes_shorter_is_told_in_one_line(tmp_path: Path) -> Non
     path = Path(stack(tmp_path / "x.mrcs"))
     source = StackImages(inspect(path, None), np.arange(N))
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(mrc_headers.InputError, match=r"x\.mrcs: became shorter while it was read"):
+    with pytest.raises(InputError, match=r"x\.mrcs: became shorter while it was read"):
         source.images()
 
 
@@ -101,3 +102,12 @@ def test_the_pixel_size_is_the_cell_over_its_samples(
     path = with_fields(tmp_path / "x.mrcs", images(), fields)
     assert inspect(Path(path), None).pixel_size_angstrom == expected
     assert load_particles(particle_set(tmp_path, particles=path, ctf=None)).pixel_size_angstrom == expected
+
+
+def test_a_volume_is_read_by_the_same_rules(tmp_path: Path) -> None:
+    cube = bytes_of(images(D), "int8")
+    path = with_fields(tmp_path / "x.mrc", cube, {12: ("=i", 0)})
+    np.testing.assert_array_equal(mrc_headers.read_volume(path), cube.astype(np.float32))
+    Path(path).write_bytes(Path(path).read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"x\.mrc: truncated, the header says 16 images and the file holds 15"):
+        mrc_headers.read_volume(path)

@@ -18,8 +18,8 @@ from experiments.metrics.fsc import matched_fsc_auc, spherical_mask
 from experiments.metrics.latents import Floats, Indices, checked
 from experiments.runs.folders import RunFolder
 from experiments.runs.run import Run
-from experiments.volumes.files import read_volume
 from lightning_modules.errors import InputError
+from lightning_modules.files.mrc_headers import read_volume
 from lightning_modules.files.safe_numpy import load_npz
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _decoded(folder: Path) -> list[Volume]:
 @functools.lru_cache(maxsize=64)
 def _stored(folder: Path) -> list[Volume]:
     """Read the volumes of the first six particles; none unless they are all there."""
-    from experiments.volumes.files import read_volume
+    from lightning_modules.files.mrc_headers import read_volume
 
     paths = [folder / "volumes" / f"first_{i + 1}.mrc" for i in range(N_STORED)]
     try:

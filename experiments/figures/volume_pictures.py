@@ -25,8 +25,8 @@ def pictures_of(folder: Path, *prefixes: str, most: int | None = None, size_px: 
     Raises:
         InputError: a volume is damaged.
     """
-    from experiments.volumes.files import read_volume
     from experiments.volumes.isosurface import frame_of, render, threshold_of
+    from lightning_modules.files.mrc_headers import read_volume
 
     paths = [_numbered(folder / "volumes", prefix)[:most] for prefix in prefixes]
     volumes = [[read_volume(path) for path in some] for some in paths]

@@ -106,7 +106,7 @@ def _by_data(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
 def _read(folder: Path) -> dict[str, Volume]:
     """Read the volumes that are shown, by name, at a side that can be seen; one that is damaged is left out."""
-    from experiments.volumes.files import read_volume
+    from lightning_modules.files.mrc_headers import read_volume
 
     found: dict[str, Volume] = {}
     for pattern in PATTERNS:

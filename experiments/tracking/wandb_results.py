@@ -97,8 +97,8 @@ def latents_table(run: Run) -> wandb.Table:
 
 def surfaces_of(run: Run, folder: Path) -> Iterator[tuple[str, Path]]:
     """Write the isosurfaces of a run's volumes as .obj files, all at one threshold; yield name and file."""
-    from experiments.volumes.files import read_volume
     from experiments.volumes.isosurface import mesh, threshold_of
+    from lightning_modules.files.mrc_headers import read_volume
 
     paths = [path for pattern in VOLUMES for path in sorted((run.folder / "volumes").glob(pattern))]
     volumes = [read_volume(path) for path in paths]

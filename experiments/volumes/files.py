@@ -11,6 +11,7 @@ from experiments.volumes.decoder import Volume, VolumeDecoder
 from experiments.volumes.points import Points
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.mrc_headers import read_volume
 
 INDEX = "index.json"
 
@@ -71,27 +72,8 @@ def stored(folder: Path) -> dict[str, Volume]:
     Raises:
         InputError: there are none, or one cannot be read.
     """
-    from experiments.volumes.files import read_volume
-
     holding = folder / "volumes" if (folder / "volumes").is_dir() else folder
     found = {path.stem: read_volume(path) for path in sorted(holding.glob("*.mrc"))}
     if not found:
         raise InputError(f"{folder}: no .mrc volumes here; `python -m experiments volumes RUN --kmeans 20` writes some")
     return found
-
-
-def read_volume(path: Path) -> NDArray[np.float32]:
-    """Read a .mrc volume (D, D, D).
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from cryodrgn.mrcfile import parse_mrc
-
-    try:
-        volume: NDArray[np.float32] = parse_mrc(str(path))[0]
-    except Exception as error:
-        raise InputError(
-            f"{path}: the volume cannot be read ({' '.join(str(error).split())}); repeat that run with overwrite=true"
-        ) from None
-    return volume

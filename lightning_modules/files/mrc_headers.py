@@ -1,15 +1,16 @@
-"""Headers of .mrc and .mrcs files, checked against the files.
+"""Headers of .mrc and .mrcs files, checked against the files, and volumes.
 
 The format is MRC2014 (https://www.ccpem.ac.uk/mrc-format/mrc2014/), and for bytes also IMOD's
 (https://bio3d.colorado.edu/imod/doc/mrc_format.txt).
 """
 
-import os
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import regular_file
@@ -24,8 +25,25 @@ IMOD_STAMP, IMOD_SIGNED = 1146047817, 1
 
 
 @dataclass(frozen=True)
+class MrcHeader:
+    """What the header of a file says, checked against its size.
+
+    Attributes:
+        shape: (sections, rows, columns), each at least 1.
+        pixel_size_angstrom: None where the header does not say.
+        dtype: of the pixels.
+        start: bytes of the file before the first section.
+    """
+
+    shape: tuple[int, int, int]
+    pixel_size_angstrom: float | None
+    dtype: np.dtype
+    start: int
+
+
+@dataclass(frozen=True)
 class StackHeader:
-    """What the header of one .mrc(s) file says, checked against the file.
+    """What the header of one .mrc(s) file of images says.
 
     Attributes:
         n_images: number of images.
@@ -43,14 +61,45 @@ class StackHeader:
 
 
 def read_header(path: str | Path) -> StackHeader:
-    """Read the header of an .mrc(s) file, and check it against the file's size.
+    """Read the header of a stack of images.
 
     Raises:
-        InputError: truncated, foreign byte order, no real-valued images, not square, or an odd box.
+        InputError: as :func:`read_mrc_header`, or the images are not square, or of an odd box.
+    """
+    header = read_mrc_header(path)
+    nz, ny, nx = header.shape
+    if nx != ny:
+        raise InputError(f"{path}: images of {ny} x {nx} px, expected square ones; crop or pad them")
+    if nx % 2:
+        raise InputError(
+            f"{path}: odd box of {nx} px, expected an even one; run `cryodrgn downsample {path} -D {nx - 1}`"
+        )
+    _refuse_truncated(path, header)
+    return StackHeader(nz, nx, header.pixel_size_angstrom, header.dtype, header.start)
+
+
+def read_volume(path: str | Path) -> NDArray[np.float32]:
+    """Read all sections of a file, (sections, rows, columns).
+
+    Raises:
+        InputError: as :func:`read_mrc_header`, or the file is truncated.
+    """
+    header = read_mrc_header(path)
+    _refuse_truncated(path, header)
+    with open(path, "rb") as file:  # noqa: PTH123
+        file.seek(header.start)
+        values = np.fromfile(file, header.dtype, math.prod(header.shape))
+    return values.reshape(header.shape).astype(np.float32, copy=False)
+
+
+def read_mrc_header(path: str | Path) -> MrcHeader:
+    """Read the header of any .mrc(s) file.
+
+    Raises:
+        InputError: too short, of the other byte order, or no real numbers.
     """
     with regular_file(path, "an image stack").open("rb") as file:
         start = file.read(HEADER_BYTES)
-        size = os.fstat(file.fileno()).st_size
     if len(start) < HEADER_BYTES:
         raise InputError(
             f"{path}: {len(start)} bytes, too short for an MRC header ({HEADER_BYTES} bytes); copy it again"
@@ -65,19 +114,17 @@ def read_header(path: str | Path) -> StackHeader:
             f"{path}: header says {nz} images of {ny} x {nx} px in MRC mode {mode}, expected at least one "
             f"image in one of the modes {REAL_MODES}; is it an image stack?"
         )
-    if nx != ny:
-        raise InputError(f"{path}: images of {ny} x {nx} px, expected square ones; crop or pad them")
-    if nx % 2:
-        raise InputError(
-            f"{path}: odd box of {nx} px, expected an even one; run `cryodrgn downsample {path} -D {nx - 1}`"
-        )
-    dtype, first = np.dtype(np.uint8 if mode == 0 and _unsigned(start) else TYPES[mode]), HEADER_BYTES + extended
-    held = (size - first) // (nx * ny * dtype.itemsize)
+    dtype = np.dtype(np.uint8 if mode == 0 and _unsigned(start) else TYPES[mode])
+    return MrcHeader((nz, ny, nx), _pixel_size_angstrom(start), dtype, HEADER_BYTES + extended)
+
+
+def _refuse_truncated(path: str | Path, header: MrcHeader) -> None:
+    nz, ny, nx = header.shape
+    held = (Path(path).stat().st_size - header.start) // (nx * ny * header.dtype.itemsize)
     if held < nz:
         raise InputError(
             f"{path}: truncated, the header says {nz} images and the file holds {max(held, 0)}; copy it again"
         )
-    return StackHeader(nz, nx, _pixel_size_angstrom(start), dtype, first)
 
 
 def _unsigned(start: bytes) -> bool:
