@@ -314,7 +314,7 @@ OUT_OF_RANGE = {
     "trainer.max_epochs=0": "trainer.max_epochs=0: expected at least 1",
     "lr=0": "lr=0.0: expected a value above 0",
     "lr=-1": "lr=-1.0: expected a value above 0",
-    "lr=nan": "lr=nan: expected a value above 0",
+    "lr=nan": "lr=nan: expected a finite number",
     "seed=-1": "seed=-1: expected at least 0",
     "batch_size=0": "batch_size=0: expected at least 1",
     "zdim=0": "zdim=0: expected at least 1",

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -34,6 +35,8 @@ def one_line(error: BaseException) -> str:
     module = type(error).__module__.partition(".")[0]
     if (quoted := _how_to_quote(error, text)) is not None:
         return quoted
+    if text.startswith("Config group override must be a string") and (override := _override_at(error)) is not None:
+        return f"{override}: expected the name of a choice; `python run.py --help` lists them"
     if module in ("hydra", "omegaconf"):
         from experiments.configuration.did_you_mean import choice_meant, did_you_mean
 
@@ -64,6 +67,15 @@ def _how_to_quote(error: BaseException, text: str) -> str | None:
     escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), value)
     quoted = shlex.quote(f'{key}="{escaped}"')
     return f"{override}: {found}; to take it as it is, write it in quotes: {quoted}"
+
+
+def _override_at(error: BaseException) -> str | None:
+    """Return the override that Hydra was at when it failed, where its message does not name it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        override = getattr(frame.f_locals.get("override"), "input_line", None)
+        if override is not None:
+            return str(override)
+    return None
 
 
 def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:

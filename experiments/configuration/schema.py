@@ -20,9 +20,15 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-def key(help_text: str, at_least: float | None = None, above: float | None = None, one_of: tuple[str, ...] = ()) -> Any:
-    """Describe a key: one line of help, and the values allowed."""
-    allowed = {"at_least": at_least, "above": above, "one_of": one_of}
+def key(
+    help_text: str,
+    at_least: float | None = None,
+    above: float | None = None,
+    one_of: tuple[str, ...] = (),
+    is_name: bool = False,
+) -> Any:
+    """Describe a key: one line of help, and the values allowed; a name is part of a path, and shown as it is."""
+    allowed = {"at_least": at_least, "above": above, "one_of": one_of, "is_name": is_name}
     return field(default=MISSING, metadata={"help": help_text, **allowed})
 
 
@@ -36,7 +42,7 @@ class SimulatedData:
     """conf/data/simulated.yaml: see lightning_modules.simulation.particles.SimulatedParticles."""
 
     _target_: str = MISSING
-    name: str = key("part of the run's folder")
+    name: str = key("part of the run's folder", is_name=True)
     residency: str = key("memory, or disk for what does not fit", one_of=RESIDENCIES)
     cache_images: bool = key("keep preprocessed images in paths.cache, and find them there the next time")
     n_particles: int = key("number of particles", at_least=1)
@@ -60,7 +66,7 @@ class CryodrgnData:
     """conf/data/cryodrgn.yaml: see lightning_modules.particles.sources.ParticlesFromFiles."""
 
     _target_: str = MISSING
-    name: str = key("part of the run's folder")
+    name: str = key("part of the run's folder", is_name=True)
     residency: str = key("memory, or disk for what does not fit", one_of=RESIDENCIES)
     cache_images: bool = key("keep preprocessed images in paths.cache, and find them there the next time")
     particles: str = key(".mrcs, .mrc, .star, .cs or .txt")
@@ -81,7 +87,7 @@ class DigitsData:
     """conf/data/digits.yaml: see lightning_modules.particles.digits.SklearnDigits."""
 
     _target_: str = MISSING
-    name: str = key("part of the run's folder")
+    name: str = key("part of the run's folder", is_name=True)
     n_particles: int | None = key("only the first so many", at_least=1)
 
 
@@ -329,7 +335,7 @@ class AuditedData:
     """conf/data/audited.yaml: see experiments.audit.particles.AuditedData; all is said in audit."""
 
     _target_: str = MISSING
-    name: str = key("part of the run's folder")
+    name: str = key("part of the run's folder", is_name=True)
     run: str = key("see audit.run")
     epoch: int | None = key("see audit.epoch", at_least=0)
     particles: str | None = key("see audit.particles")
@@ -372,9 +378,9 @@ class WandbLogger:
 
     _target_: str = MISSING
     _partial_: bool = True
-    project: str = key("W&B project")
+    project: str = key("W&B project", is_name=True)
     entity: str | None = key("W&B team or user")
-    group: str | None = key("runs of one sweep share a group")
+    group: str | None = key("runs of one sweep share a group", is_name=True)
     mode: str = key("online needs a key", one_of=("offline", "online", "disabled"))
     tags: list[str] = key("W&B tags")
 
@@ -391,7 +397,7 @@ class Paths:
 class Config:
     """conf/config.yaml."""
 
-    name: str = key("name of the experiment")
+    name: str = key("name of the experiment", is_name=True)
     seed: int = key("of weights, order, noise in z, twins", at_least=0)
     batch_size: int = key("particles per step", at_least=1)
     lr: float = key("Adam's learning rate", above=0)

@@ -1,5 +1,6 @@
 """Checking a composed configuration: every value is resolved and within its range."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -13,6 +14,8 @@ from experiments.configuration.did_you_mean import did_you_mean
 from experiments.machine.hardware import best_precision
 from lightning_modules.errors import InputError
 
+MAX_INTEGER = 2**63 - 1
+MAX_NAME_BYTES = 100
 DATA_PATHS = ("run", "particles", "poses", "ctf", "labels", "ind", "datadir")
 
 
@@ -44,6 +47,7 @@ def check(config: DictConfig) -> DictConfig:
     for key, value, allowed in sorted(_described(resolved), key=lambda found: _refers(config, found[0])):
         if value is None:
             continue
+        _check_kind(key, value, allowed)
         if allowed["one_of"] and value not in allowed["one_of"]:
             choices = ", ".join(allowed["one_of"])
             raise InputError(f"{key}={value}: expected one of {choices} ({allowed['help']})")
@@ -52,6 +56,35 @@ def check(config: DictConfig) -> DictConfig:
         if allowed["above"] is not None and not value > allowed["above"]:
             raise InputError(f"{key}={value}: expected a value above {allowed['above']} ({allowed['help']})")
     return resolved
+
+
+def _check_kind(key: str, value: Any, allowed: dict[str, Any]) -> None:
+    """Refuse numbers that no generator or network can use, and names that are no plain names."""
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise InputError(f"{key}={value}: expected at most {MAX_INTEGER} ({allowed['help']})")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key}={value}: expected a finite number ({allowed['help']})")
+    if key == "beta" and not _is_beta(value):
+        raise InputError(f"beta={value}: expected a number from 0 on, null, or one of a, b, c, d ({allowed['help']})")
+    if allowed["is_name"] and not _is_plain_name(value):
+        raise InputError(
+            f"{key}={value!a}: expected a plain name of at most {MAX_NAME_BYTES} bytes, without /, control characters "
+            f"or a dot at its start ({allowed['help']})"
+        )
+
+
+def _is_beta(value: Any) -> bool:
+    if isinstance(value, str) and value in ("a", "b", "c", "d"):
+        return True
+    try:
+        return not isinstance(value, bool) and float(value) >= 0 and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_plain_name(name: str) -> bool:
+    is_short = 1 <= len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME_BYTES
+    return is_short and name.isprintable() and name == name.strip() and name[0] != "." and not {"/", "\\"} & set(name)
 
 
 def _refers(config: DictConfig, key: str) -> bool:

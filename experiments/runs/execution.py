@@ -10,11 +10,13 @@ from typing import Any
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.configuration.compose import to_dict
 from experiments.configuration.error_messages import one_line
 from experiments.configuration.stored import refuse_unknown_targets
 from experiments.machine import signals
 from experiments.machine.devices import check_devices
 from experiments.machine.disk_errors import told_in_one_line
+from experiments.machine.memory import check_memory
 from experiments.runs import provenance, state
 from experiments.runs.changed_data import refuse_changed
 from experiments.runs.run import Run, start_over
@@ -52,6 +54,7 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
         return run
     with told_in_one_line(run.folder), _failure_recorded(run, keep=in_sweep):
         check_devices(run.config.trainer.accelerator, run.config.trainer.devices)
+        check_memory(to_dict(run.config))
         source = _finished_source(run, in_sweep)
         with _alone(run, keep=in_sweep):
             if run.metrics is not None and not config.overwrite:  # finished while this process waited

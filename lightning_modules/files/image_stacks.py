@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
 from lightning_modules.files.mrc_headers import StackHeader, read_header
-from lightning_modules.files.regular_files import is_regular, read_bytes
+from lightning_modules.files.regular_files import MAX_TABLE_BYTES, is_regular, read_bytes
 from lightning_modules.files.stack_names import find_stacks, named_images
 
 STACK_SUFFIXES = (".mrcs", ".mrc")
@@ -100,7 +100,7 @@ def _listed_stacks(particles: Path) -> list[str]:
     """Return the stacks of a .txt: one path a line, relative to the list's own folder."""
     stacks = []
     try:
-        lines = read_bytes(particles, "a list of stacks").decode().splitlines()
+        lines = read_bytes(particles, "a list of stacks", MAX_TABLE_BYTES).decode().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
             f"{particles}: byte {error.start} is no UTF-8 text, expected the path of an .mrcs file in each line"

@@ -10,7 +10,8 @@ from lightning_modules.errors import InputError
 
 # A file may be as large as this, or so many times what of it is stored.
 UNFOLDED_BYTES, UNFOLDED_TIMES = 1 << 28, 100
-MAX_BYTES = 1 << 26  # of a text file: a log of a hundred thousand epochs is smaller
+MAX_BYTES = 1 << 26  # of a text file in a run's folder: a log of a hundred thousand epochs is smaller
+MAX_TABLE_BYTES = 1 << 32  # of a table of particles: ten million rows
 
 
 def is_regular(path: str | Path) -> bool:

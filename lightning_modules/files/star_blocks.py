@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.regular_files import MAX_TABLE_BYTES, read_bytes
 
 # A quote that ends in front of white space, or a word. No part of the line is looked at twice.
 WORD = re.compile(r""""([^"]*)"(?!\S)|'([^']*)'(?!\S)|(\S+)""")
@@ -37,7 +37,7 @@ def read_blocks(path: Path) -> dict[str, Block]:
         InputError: the file is no .star, it has two tables of one name, or a row has not as many values as columns.
     """
     try:
-        lines = read_bytes(path, "a .star table").decode().splitlines()
+        lines = read_bytes(path, "a .star table", MAX_TABLE_BYTES).decode().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: byte {error.start} is no UTF-8 text; no readable .star table, export it again"

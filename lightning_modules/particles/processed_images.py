@@ -7,7 +7,7 @@ import numpy as np
 from lightning_modules.errors import InputError
 from lightning_modules.files.cs_tables import cs_numbers, read_cs
 from lightning_modules.files.image_stacks import Inventory
-from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.regular_files import MAX_TABLE_BYTES, read_bytes
 from lightning_modules.files.star_tables import StarTable
 from lightning_modules.particles.particle_files import ParticleFiles
 from lightning_modules.particles.selection import Selection
@@ -42,7 +42,7 @@ def refuse_processed(files: ParticleFiles, images: Inventory, selection: Selecti
 
 
 def _refuse_ctf_applied(path: Path, files: ParticleFiles, images: Inventory, selection: Selection) -> None:
-    content = read_bytes(path, "a .star table")
+    content = read_bytes(path, "a .star table", MAX_TABLE_BYTES)
     if not any(flag.encode() in content for flag in FLAGS):
         return
     table = StarTable(path)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
+from lightning_modules.files.regular_files import MAX_TABLE_BYTES, read_bytes
 from lightning_modules.files.safe_numpy import load_npy, load_npz
 from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.particles.particle_files import ParticleFiles
@@ -117,7 +117,7 @@ def _load_index(path: Path, n_file: int) -> np.ndarray:
         return arrays["ind"] if "ind" in arrays else next(iter(arrays.values()))
     try:
         if path.suffix == ".txt":
-            return np.array([float(word) for word in read_bytes(path, "integers").decode().split()])
+            return np.array([float(word) for word in read_bytes(path, "integers", MAX_TABLE_BYTES).decode().split()])
         return _flat(load_arrays(path), n_file)
     except (ValueError, TypeError, OverflowError):
         raise InputError(
