@@ -233,3 +233,15 @@ def test_a_site_that_refuses_the_jobs_is_quoted_in_one_line(cluster, tmp_path):
     with Sweep(tmp_path, "+exp=baseline", "hydra.launcher.partition=nowhere") as sweep:
         code, said = sweep.end()
     assert code == 1 and "invalid partition" in said.splitlines()[-1].lower() and "Traceback" not in said
+
+
+def test_jobs_too_large_for_any_node_are_not_waited_for(cluster, tmp_path):
+    with Sweep(tmp_path, "+exp=shift_1px,baseline", "hydra.launcher.cpus_per_task=8") as sweep:
+        waiting = sweep.run_with("name: baseline")
+        eventually(lambda: "PartitionConfig" in status_of(waiting).note)
+        assert "will never start" in status_of(waiting).note
+        code, said = sweep.end()
+        assert code == 1 and "2 failed" in said and "Traceback" not in said
+        last = said.splitlines()[-1]
+        assert "(PartitionConfig)" in last and last.count("ask for less: hydra.launcher.cpus_per_task=4") == 2
+        assert "PENDING" not in {slurm.state_of(state.read_job(folder).slurm) for folder in run_folders(sweep.runs)}

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lightning_modules.files.regular_files import read_end
 
@@ -21,14 +22,31 @@ ADVICE = {
 TIMEOUT_S = 60.0
 
 
-def states() -> dict[str, str] | None:
-    """Return the state of each of this user's jobs that the queue remembers.
+class Queued(NamedTuple):
+    """What the queue knows of a job.
 
-    Returns:
-        By id, 12 or 12_3, what squeue calls the state; None where Slurm did not answer.
+    Attributes:
+        state: as squeue calls it: PENDING, RUNNING, ...
+        reason: why it is in that state: Priority, Resources, PartitionConfig, ...; "None" without one.
     """
-    answer = _ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"])
-    return None if answer is None else dict(line.split("|") for line in answer.splitlines() if "|" in line)
+
+    state: str
+    reason: str
+
+
+def queue() -> dict[str, Queued] | None:
+    """Return what the queue remembers of this user's jobs, by id, 12 or 12_3; None where Slurm did not answer."""
+    answer = ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"])
+    if answer is None:
+        return None
+    rows = (line.split("|", 2) for line in answer.splitlines() if line.count("|") >= 2)
+    return {job: Queued(state, reason) for job, state, reason in rows}
+
+
+def states() -> dict[str, str] | None:
+    """Return the state of each of this user's jobs that the queue remembers, by id; None: no answer."""
+    known = queue()
+    return None if known is None else {job: queued.state for job, queued in known.items()}
 
 
 def state_of(job: str) -> str:
@@ -38,7 +56,7 @@ def state_of(job: str) -> str:
         return "UNKNOWN"
     if job in known:
         return known[job]
-    recorded = _ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
+    recorded = ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
     return recorded.split()[0] if recorded and recorded.split() else "GONE"
 
 
@@ -52,7 +70,12 @@ def this_job() -> str | None:
 def rename(names: Mapping[str, str]) -> None:
     """Give jobs their names; an array is submitted with one for all."""
     commands = "".join(f"update jobid={job} name={name}\n" for job, name in names.items())
-    _ask(["scontrol", "--oneliner"], commands)
+    ask(["scontrol", "--oneliner"], commands)
+
+
+def cancel(job: str) -> None:
+    """End a job, or take it out of the queue."""
+    ask(["scancel", job])
 
 
 def end(job: str, state: str, log: str | None) -> str:
@@ -66,7 +89,8 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
 
 
-def _ask(command: list[str], said: str = "") -> str | None:
+def ask(command: list[str], said: str = "") -> str | None:
+    """Return what one of Slurm's commands answers; None where it is not here, fails, or takes too long."""
     try:
         done = subprocess.run(
             command, input=said, capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_S, check=True

@@ -1,11 +1,12 @@
 """How the runs stand: ``python -m experiments status [RUNS] [--watch]``, or the table at the end of a sweep."""
 
 import argparse
+import functools
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import yaml
 
 from experiments.configuration.error_messages import command
 from experiments.configuration.safe_yaml import checked_text
+from experiments.machine import slurm
+from experiments.machine.slurm_limits import lasting
 from experiments.machine.terminal import printable
 from experiments.runs import state
 from experiments.runs.epoch_log import LOSS, read_log
@@ -21,6 +24,8 @@ from experiments.runs.finding import SafeLoader, run_folders
 from experiments.runs.metrics_file import read_metrics
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
+
+Queue = Mapping[str, slurm.Queued] | None
 
 STATES = ("finished", "running", "waiting", "stopped", "failed", "damaged")
 EPOCH_S = "time/epoch_s"
@@ -57,18 +62,29 @@ class Status:
     note: str = ""
 
 
-def status_of(folder: Path) -> Status:
-    """Tell how the run in a folder stands, from its small files; what is damaged is said, and is no error."""
+def status_of(folder: Path, queue: Callable[[], Queue] = slurm.queue) -> Status:
+    """Tell how the run in a folder stands, from its small files; what is damaged is said, and is no error.
+
+    Args:
+        folder: of the run.
+        queue: asks Slurm; called only for a run that waits there.
+    """
     data, experiment = folder.parts[-3:-1] if len(folder.parts) > 2 else ("", folder.name)
     try:
-        return _status(folder, data, experiment)
+        return _status(folder, data, experiment, queue)
     except InputError as error:
         return Status(folder, "damaged", data, experiment, note=str(error))
 
 
-def _status(folder: Path, data: str, experiment: str) -> Status:
+def statuses_of(folders: Iterable[Path]) -> list[Status]:
+    """Tell how many runs stand; Slurm is asked once, if at all."""
+    queue = functools.cache(slurm.queue)
+    return [status_of(folder, queue) for folder in folders]
+
+
+def _status(folder: Path, data: str, experiment: str, queue: Callable[[], Queue]) -> Status:
     config = _config(folder / "config.yaml")
-    state, note = _state(folder)
+    state, note = _state(folder, queue)
     epochs = read_log(folder / "log.csv")
     trains = epochs or "Train" in str(config.get("task"))
     n_epochs = _part(config, "trainer").get("max_epochs") if trains else None
@@ -89,7 +105,7 @@ def _status(folder: Path, data: str, experiment: str) -> Status:
     )
 
 
-def _state(folder: Path) -> tuple[str, str]:
+def _state(folder: Path, queue: Callable[[], Queue]) -> tuple[str, str]:
     """Return a run's state, and what there is to say about it."""
     job = state.read_job(folder)
     if read_metrics(folder) is not None:
@@ -99,8 +115,19 @@ def _state(folder: Path) -> tuple[str, str]:
     if (failure := state.read_failure(folder)) is not None:
         return "failed", f"{failure.reason}\n{failure.when}, log: {failure.log}"
     if job is not None and not job.started and (job.slurm or state.holder(Path(job.sweep))):
-        return "waiting", f"Slurm job {job.slurm}" if job.slurm else ""
+        return "waiting", f"Slurm job {job.slurm}{_why_it_waits(job.slurm, queue())}" if job.slurm else ""
     return "stopped", "the same command continues it"
+
+
+def _why_it_waits(job: str, queue: Queue) -> str:
+    """Return what Slurm says of a job that has not begun its run; nothing where it does not answer."""
+    if queue is None:
+        return ""
+    if job not in queue or queue[job].state in slurm.OVER:
+        return ": no longer in the queue, the same command submits it again"
+    reason = "" if queue[job].reason in ("None", "") else f", {queue[job].reason}"
+    never = "; will never start as things are" if lasting(job, queue) else ""
+    return f": {queue[job].state}{reason}{never}"
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -184,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         while True:
-            shown = table([status_of(folder) for folder in run_folders(options.runs)])
+            shown = table(statuses_of(run_folders(options.runs)))
             if not options.watch:
                 print(shown)
                 return 0

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +21,7 @@ except ImportError:
     SlurmLauncher = None
 
 if TYPE_CHECKING:
+    from experiments.runs.run import Run
     from experiments.sweeps.planning import Planned
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ else:
         In the job, it turns a failed run into a failed job.
         """
 
-        def __init__(self, auto_precision: str | None, **params: Any) -> None:
+        def __init__(self, auto_precision: str | None, wait_anyway: bool = False, **params: Any) -> None:
             super().__init__(**params)
-            self.auto_precision = auto_precision
+            self.auto_precision, self.wait_anyway = auto_precision, wait_anyway
             self.folders: list[Path] = []
 
         def launch_grid(self, todo: Sequence["Planned"], sweep: Path) -> None:
@@ -75,7 +76,7 @@ else:
                 self._submit(todo, new, jobs, sweep)
                 slurm.rename({jobs[position]: todo[position].label for position in new})
                 try:
-                    wait(todo, jobs)
+                    wait(todo, jobs, self.params, self.wait_anyway)
                 except KeyboardInterrupt:
                     ids = " ".join(sorted({job.partition("_")[0] for job in jobs.values()}, key=int))
                     logger.info("the jobs go on, and the same command finds them again; to end them: scancel %s", ids)
@@ -102,6 +103,7 @@ else:
         def _submit_array(self, todo: Sequence["Planned"], positions: list[int], after: list[str]) -> list[Any]:
             import submitit
 
+            from experiments.machine.slurm_limits import SIZES, advice
             from lightning_modules.errors import InputError
 
             parameters = dict(self.params)
@@ -125,7 +127,9 @@ else:
                 return list(executor.map_array(self, *zip(*calls, strict=True)))
             except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
                 said = " ".join(str(error).split())
-                raise InputError(f"hydra/launcher=slurm: sbatch refused the jobs: {said}") from None
+                less = advice(self.params, SIZES)
+                more = "" if less is None else f"; {less}"
+                raise InputError(f"hydra/launcher=slurm: sbatch refused the jobs: {said}{more}") from None
 
         def __call__(self, sweep_overrides: list[str], job_dir_key: str, job_num: int, *others: Any) -> JobReturn:
             """Carry out one run, in its job."""
@@ -150,31 +154,56 @@ def _under_way(todo: Sequence["Planned"]) -> dict[int, str]:
     return jobs
 
 
-def wait(todo: Sequence["Planned"], jobs: dict[int, str]) -> None:
-    """Wait for jobs; where one is over and its run says nothing, note in the run's folder how the job ended."""
-    from experiments.machine import slurm
+def wait(todo: Sequence["Planned"], jobs: dict[int, str], asked: Mapping[str, Any], wait_anyway: bool = False) -> None:
+    """Wait for jobs; where one is over and its run says nothing, note in the run's folder how the job ended.
+
+    Args:
+        todo: the runs.
+        jobs: the id of each one's job, by its position.
+        asked: the launcher's settings.
+        wait_anyway: whether to wait for a job that will never start as things are; if not, it is cancelled.
+    """
+    from experiments.machine import slurm, slurm_limits
     from experiments.runs import state
 
+    patience, said = slurm_limits.Patience(asked), set[str]()
     logger.info("watch them: python -m experiments status --watch; Ctrl-C here does not end them")
     left, pause = dict(jobs), POLL_S[0]
     over_since: dict[str, float] = {}
     while left:
-        states = slurm.states()
+        queue = slurm.queue()
         for position, job in list(left.items()):
-            if states is None or states.get(job, "COMPLETED") not in slurm.OVER:
+            run, why = todo[position].run, patience.why_over(job, queue)
+            if why is not None and job not in said:
+                logger.warning("%s: %s", todo[position].label, why)
+                said.add(job)
+            if why is not None and not wait_anyway:
+                slurm.cancel(job)
+                state.write_failure(run.folder, why)
+            elif queue is None or (job in queue and queue[job].state not in slurm.OVER):
                 over_since.pop(job, None)
                 continue
-            run = todo[position].run
-            if run.metrics is None and state.read_failure(run.folder) is None:
-                if time.monotonic() - over_since.setdefault(job, time.monotonic()) < GRACE_S:
-                    continue
-                recorded = state.read_job(run.folder)
-                log = recorded.log if recorded else None
-                state.write_failure(run.folder, slurm.end(job, slurm.state_of(job), log), log)
+            elif not _is_noted(run, job, over_since.setdefault(job, time.monotonic())):
+                continue
             del left[position]
             logger.info("%s: %s, %d to go", todo[position].label, "finished" if run.metrics else "failed", len(left))
-        time.sleep(pause)
+        if left:
+            time.sleep(pause)
         pause = min(pause * 1.2, POLL_S[1])
+
+
+def _is_noted(run: "Run", job: str, over_since: float) -> bool:
+    """Tell whether the folder of a run whose job is over says what came of it; note it there after a while."""
+    from experiments.machine import slurm
+    from experiments.runs import state
+
+    if run.metrics is None and state.read_failure(run.folder) is None:
+        if time.monotonic() - over_since < GRACE_S:
+            return False
+        recorded = state.read_job(run.folder)
+        log = recorded.log if recorded else None
+        state.write_failure(run.folder, slurm.end(job, slurm.state_of(job), log), log)
+    return True
 
 
 def requeue_when_told_to(folder: Path) -> None:
