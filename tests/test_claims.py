@@ -72,6 +72,31 @@ def test_nothing_is_judged_by_one_seed_of_the_baseline(copy):
         assert "too few seeds: 1 of baseline" in judged.why, name
 
 
+def test_a_baseline_no_better_than_the_mean_volume_judges_nothing_but_times(copy):
+    change(copy, "baseline", **{
+        "volumes/per_image_fsc_auc": [0.41, 0.3996], "volumes/per_image_fsc_auc_of_mean": 0.4,
+    })  # fmt: skip
+    reason = (
+        "baseline is undertrained: its volumes are no better than the mean volume (FSC area 0.3996 against 0.4, seed 1)"
+    )
+    found = verdicts(copy)
+    for name in ABOUT_CRYO_EM:
+        if name in ("C10", "C11"):  # by the small baseline, by seconds
+            assert found[name].verdict == HOLDS
+        else:
+            assert (found[name].verdict, found[name].why) == (UNKNOWN, reason)
+
+
+def test_a_baseline_that_is_better_than_the_mean_volume_judges(copy):
+    change(copy, "baseline", **{"volumes/per_image_fsc_auc": 0.41, "volumes/per_image_fsc_auc_of_mean": 0.4})
+    assert {judged.verdict for name, judged in verdicts(copy).items() if name in ABOUT_CRYO_EM} == {HOLDS}
+
+
+def test_a_variant_no_better_than_the_mean_volume_is_judged(copy):
+    change(copy, "vlt_zero", **{"volumes/per_image_fsc_auc": 0.3, "volumes/per_image_fsc_auc_of_mean": 0.4})
+    assert verdicts(copy)["C1"].verdict == HOLDS
+
+
 def test_one_seed_of_a_test_on_altered_images_is_not_enough(copy):
     shutil.rmtree(folders(copy, "shift_1px")[1])
     assert "too few seeds: 1 of shift_1px" in verdicts(copy)["C4"].why

@@ -11,10 +11,12 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from experiments.claims.paper_experiments import IN_THE_PAPER
-from experiments.report import pictures, surfaces
+from experiments.claims.comparable_runs import group
+from experiments.claims.paper_experiments import IN_THE_PAPER, about
+from experiments.configuration.compose import CONF_DIR
+from experiments.report import captions, pictures, surfaces
 from experiments.report.__main__ import main
-from experiments.runs.folders import FINISHED, find
+from experiments.runs.folders import FINISHED, find, look
 from tests import world
 from tests.browser import DESKTOP, PHONE, chromium, opened
 
@@ -111,6 +113,42 @@ def test_what_is_missing_unfinished_failed_or_damaged_is_said(report):
     assert "5 of 16 epochs done" in missing
     assert "loss became &lt;b&gt;nan&lt;/b&gt;; lower lr" in missing
     assert "metrics.json: not valid JSON" in missing
+
+
+def test_captions_tell_the_papers_result_from_what_was_found_here(report):
+    text = re.sub(r"\s+", " ", report.read_text())
+    grid = text[text.index('<section id="grid">') : text.index('<section id="losses">')]
+    assert (
+        "Paper: a zero table that is trained: as the baseline (Fig 21). Here: class accuracy 0.75 / 0.755 "
+        "(baseline 0.75 / 0.755); hinge R2 0.45 / 0.47 (baseline 0.45 / 0.47); volume diversity 0.06 / 0.061 "
+        "(baseline 0.06 / 0.061).<"
+    ) in grid
+    assert "Paper: 1 px to the right: z moves far (Fig 10). Here: displacement 0.72 / 0.73; neighbour rank" in grid
+    own = text[text.index("+exp=vlt_zero seed=1") - 600 : text.index("+exp=vlt_zero seed=1")]
+    assert "Paper: a zero table that is trained: as the baseline (Fig 21). Here: class accuracy 0.755 (base" in own
+
+
+def test_a_caption_says_that_there_is_no_run_and_that_the_baseline_is_no_yardstick(tmp_path):
+    aucs = {"volumes/per_image_fsc_auc": 0.3, "volumes/per_image_fsc_auc_of_mean": 0.4}
+    world.make(tmp_path, "+exp=baseline", metrics=world.numbers(0) | aucs)
+    world.make(tmp_path, "+exp=evil_twin_permuted", metrics=world.numbers(0, accuracy=0.7))
+    unfinished = world.make(tmp_path, "+exp=vlt_random", metrics=None)
+    (evidence,) = group(find([tmp_path]))
+    caption = captions.of_experiment("evil_twin_permuted", evidence)
+    assert caption.paper == "permuted twins, standard encoder: no clusters, volumes still differ (Fig 7)"
+    assert caption.here.startswith("class accuracy 0.7 (baseline 0.75); ")
+    assert caption.here.endswith("no better than the mean volume (FSC area 0.3 against 0.4, seed 0)")
+    assert captions.of_run(look(unfinished), [evidence]).here == "not run yet"
+    assert captions.of_experiment("pose_aware", evidence) is None
+
+
+RESULTS = r"as the baseline|lost|moves far|less informative|still|same volumes|amortizes|too\.|lower|higher|hardly"
+
+
+def test_what_an_experiments_file_says_is_what_is_done_and_no_result():
+    names = [path.stem for path in (CONF_DIR / "exp").glob("*.yaml")]
+    assert len(names) > 30 and all(about(name) for name in names)
+    assert {name: about(name) for name in names if re.search(RESULTS, about(name))} == {}
 
 
 def test_the_held_out_numbers_are_a_table(report):

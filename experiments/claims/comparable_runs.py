@@ -21,6 +21,7 @@ from lightning_modules.files.safe_numpy import load_npz
 SETTING = ("batch_size", "lr", "precision", "weight_decay", "beta", "beta_control", "decoder")
 # Overrides of these make another variant of an experiment, not another setting.
 OWN = ("zdim=", "encoder", "metadata", "latents", "table_lr=", "task", "name=")
+MEAN_VOLUME = "volumes/per_image_fsc_auc_of_mean"
 
 Likeness = Callable[[RunFolder, RunFolder], float | None]
 
@@ -48,6 +49,18 @@ class Evidence:
         """Return one final number by seed, of the runs that have it."""
         found = {seed: run.number(key) for seed, run in self.of(experiment).items()}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def undertrained(self, experiment: str) -> str:
+        """Say that runs know nothing of heterogeneity yet; empty where they do, or where no true volume is known.
+
+        Volumes that are no nearer to their true ones than the mean volume is are no yardstick for anybody.
+        """
+        auc, of_mean = (self.numbers(experiment, key) for key in ("volumes/per_image_fsc_auc", MEAN_VOLUME))
+        for seed in sorted(auc.keys() & of_mean.keys()):
+            if auc[seed] <= of_mean[seed]:
+                numbers = f"FSC area {auc[seed]:.4g} against {of_mean[seed]:.4g}, seed {seed}"
+                return f"{experiment} is undertrained: its volumes are no better than the mean volume ({numbers})"
+        return ""
 
     def likeness(self, a: str, b: str, compare: Likeness) -> list[float]:
         """Compare the runs of two experiments, pair by pair.

@@ -269,11 +269,11 @@ class TakesAsLong:
 
 
 def _lacking(evidence: Evidence, experiment: str, reference: str) -> str:
-    """Say which runs are missing; empty if none is."""
+    """Say which runs are missing, or that the reference is no yardstick; empty if neither is so."""
     if not evidence.of(experiment):
         return f"missing run: {experiment}"
     n = len(evidence.of(reference))
-    return "" if n >= SEEDS_NEEDED else _too_few(n, reference)
+    return evidence.undertrained(reference) if n >= SEEDS_NEEDED else _too_few(n, reference)
 
 
 def _too_few(n: int, experiment: str) -> str:

@@ -16,6 +16,8 @@ from experiments.claims.paper_experiments import IN_THE_PAPER, about, place
 from experiments.claims.wording import Verdicts
 from experiments.configuration.compose import compose
 from experiments.configuration.overrides import command_line, overrides_of
+from experiments.report import captions
+from experiments.report.captions import Caption
 from experiments.report.curves import loss_curves
 from experiments.report.heldout import HeldOut, augmentation, held_out
 from experiments.report.numbers import Table, labelled, table
@@ -37,6 +39,7 @@ class Section:
         anchor: of links to it.
         run: as found.
         about: what the experiment's file says.
+        caption: what the paper says of it, and what was found here; None for what is not in the paper.
         command: that makes the run again; empty where none does.
         is_exact: whether the suite, as it is now, would find this very run by it.
         figures: name in words, and picture.
@@ -49,6 +52,7 @@ class Section:
     anchor: str
     run: RunFolder
     about: str
+    caption: Caption | None
     command: str
     is_exact: bool
     figures: list[tuple[str, Picture]]
@@ -65,6 +69,7 @@ class Cell:
     name: str
     anchor: str
     about: str
+    caption: Caption | None
     picture: Picture | None
     numbers: list[tuple[str, str]]
 
@@ -123,7 +128,14 @@ def gather(found: Sequence[RunFolder]) -> Contents:
         groups=[_group(one, anchors) for one in evidence],
         table=table(finished, anchors),
         sections=[
-            _section(run, anchors[run.folder], commands.get(run.folder, ("", False)), pictures, volumes.get(run.folder))
+            _section(
+                run,
+                anchors[run.folder],
+                captions.of_run(run, evidence),
+                commands.get(run.folder, ("", False)),
+                pictures,
+                volumes.get(run.folder),
+            )
             for run in runs
         ],
         downloads=_downloads(finished, verdicts),
@@ -143,7 +155,8 @@ def _group(evidence: Evidence, anchors: dict[Path, str]) -> Group:
         paths = _figure_paths(run)
         image = read(paths[0]) if paths else None
         picture = encode(image, f"{named(paths[0])} of {name}", THUMBNAIL_PX) if image else None
-        cells.append(Cell(name, anchors[run.folder], about(name), picture, labelled(run, brief=True)))
+        caption = captions.of_experiment(name, evidence)
+        cells.append(Cell(name, anchors[run.folder], about(name), caption, picture, labelled(run, brief=True)))
     everything = [run for by_seed in evidence.runs.values() for run in by_seed.values()]
     return Group(describe(evidence), cells, loss_curves(everything))
 
@@ -159,13 +172,19 @@ def _figure_paths(run: RunFolder) -> list[Path]:
 
 
 def _section(
-    run: RunFolder, anchor: str, command: tuple[str, bool], pictures: dict[Path, Picture], volumes: Volumes | None
+    run: RunFolder,
+    anchor: str,
+    caption: Caption | None,
+    command: tuple[str, bool],
+    pictures: dict[Path, Picture],
+    volumes: Volumes | None,
 ) -> Section:
     log = run.folder / "log.csv"
     return Section(
         anchor=anchor,
         run=run,
         about=about(run.name),
+        caption=caption,
         command=command[0],
         is_exact=command[1],
         figures=[(named(path), pictures[path]) for path in _figure_paths(run) if path in pictures],

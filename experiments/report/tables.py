@@ -17,7 +17,7 @@ from experiments.claims.paper_figures import FIGURES
 from experiments.claims.wording import in_words, markdown
 from experiments.configuration.compose import CONF_DIR
 from experiments.configuration.error_messages import command
-from experiments.report.numbers import BRIEF
+from experiments.report.captions import found_here
 from experiments.runs.folders import RunFolder, find
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
@@ -43,7 +43,7 @@ those of several seeds.
 ## The claims, with every number
 
 No verdict comes from one seed: the yardstick is what seeds of the baseline do among themselves. The thresholds and
-their reasons are in `claims.py`.
+their reasons are in `experiments/claims/paper_claims.py`.
 
 <!-- findings -->
 <!-- /findings -->
@@ -92,22 +92,13 @@ def figures(groups: Sequence[Evidence]) -> str:
     Args:
         groups: finished runs, the largest first.
     """
-    lines = ["| paper | its statement | here | command |", "|---|---|---|---|"]
+    lines = ["| figure | Paper | Here | command |", "|---|---|---|---|"]
     for shown in FIGURES:
         evidence = next((one for one in groups if one.of(shown.experiment)), Evidence({}))
-        numbers = [
-            f"{_label(key)} {_seeds(evidence, shown.experiment, key, '.3g')}"
-            for key in shown.keys
-            if evidence.numbers(shown.experiment, key)
-        ]
         command = f"`python run.py +exp={shown.experiment}`"
-        lines.append(f"| {shown.where} | {shown.statement} | {'; '.join(numbers) or 'not run yet'} | {command} |")
+        lines.append(f"| {shown.where} | {shown.statement} | {found_here(shown, evidence)} | {command} |")
     settings = "; ".join(describe(one) for one in groups[:2])
     return "\n".join([*lines, "", f"Measured with {settings}." if settings else ""]).rstrip() + "\n"
-
-
-def _label(key: str) -> str:
-    return BRIEF.get(key) or key.rpartition("/")[2].replace("_", " ").replace("epoch s", "seconds per epoch")
 
 
 def findings(found: Sequence[RunFolder]) -> str:
