@@ -209,7 +209,8 @@ def test_nothing_can_be_lost_by_a_baseline_at_chance(copy):
 
 def slow(root, experiment, seconds):
     for folder, value in zip(folders(root, experiment), seconds, strict=True):
-        (folder / "log.csv").write_text("epoch,time/epoch_s\n" + "".join(f"{e},{value}\n" for e in range(1, 6)))
+        rows = [f"{epoch},0.6,{value}" for epoch in range(1, 6)]
+        (folder / "log.csv").write_text("\n".join(["epoch,loss/total,time/epoch_s", *rows]) + "\n")
 
 
 def test_a_variant_that_takes_longer_is_found(copy):
@@ -225,7 +226,7 @@ def test_a_clock_that_differs_between_the_baselines_seeds_tells_nothing(copy):
 
 def test_a_busy_moment_of_the_machine_does_not_count(copy):
     for folder in folders(copy, "evil_twin_permuted_large"):
-        (folder / "log.csv").write_text("epoch,time/epoch_s\n1,9\n2,2.0\n3,30\n")
+        (folder / "log.csv").write_text("epoch,loss/total,time/epoch_s\n1,1,9\n2,1,2.0\n3,1,30\n")
     assert verdicts(copy)["C11"].verdict == HOLDS
 
 
