@@ -22,7 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --maxprocesses=8 
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: EXP=vlt_zero (run), ARGS="seed=1" (run, grid, paper, benchmark), RUNS=runs (claims, report, tables), PYTHON=python3.12 (what .venv is made with).'
+	@echo 'Variables: EXP=vlt_zero (run), ARGS="seed=1" (run, grid, paper, tables, benchmark), RUNS=runs (claims, report, tables), PYTHON=python3.12 (what .venv is made with).'
 
 install: $(INSTALLED)  ## Create .venv with everything, at the tested versions; instant when nothing changed
 
@@ -62,8 +62,8 @@ claims: install  ## Judge the paper's claims by the runs in RUNS
 report: install  ## Show the runs in RUNS on one page, RUNS/report.html
 	@$(PY) -m experiments report $(RUNS)
 
-tables: install  ## Write the numbers of the runs in RUNS into README.md and experiments/README.md
-	@$(PY) -m experiments tables $(RUNS)
+tables: install  ## Write the numbers of the runs in RUNS into RUNS/tables.md; ARGS=--renew: into README.md, too
+	@$(PY) -m experiments tables $(RUNS) $(ARGS)
 
 benchmark: install  ## Measure images/s beside cryoDRGN's own training, on the same files
 	@$(PY) -m experiments benchmark $(ARGS)

@@ -15,7 +15,7 @@ COMMANDS = {
     "status": ("experiments.sweeps.status", "show which runs are waiting, running, finished or failed"),
     "verify": ("experiments.tasks.verify", "recompute a finished run's numbers and say which still hold"),
     "seeds": ("experiments.report.seeds", "give means and spreads over seeds"),
-    "tables": ("experiments.report.tables", "write the tables of measured numbers"),
+    "tables": ("experiments.report.tables", "write the tables of measured numbers into the folder of runs"),
     "capacity": ("experiments.report.capacity", "show in one figure how much an encoder can memorize"),
     "figures": ("experiments.figures.__main__", "draw the figures of finished runs again"),
     "volumes": ("experiments.volumes.__main__", "write volumes of a finished run as .mrc files"),

@@ -1,26 +1,30 @@
-"""Tables of measured numbers in README.md and experiments/README.md: ``python -m experiments tables runs``.
+"""Tables of measured numbers: ``python -m experiments tables runs`` writes runs/tables.md.
 
-A table stands between two comments, ``<!-- claims -->`` and ``<!-- /claims -->``; what is between them is written
-anew from finished runs, so that no number is ever typed. The words of README.md's grid stay, its numbers change.
+With ``--renew`` the tables in README.md and experiments/README.md are renewed, too. There a table stands between two
+comments, ``<!-- claims -->`` and ``<!-- /claims -->``; what is between them is written anew from finished runs, with
+the conditions under which they were measured, so that no number is ever typed. The words of README.md's grid stay.
 """
 
 import argparse
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.claims import paper_claims
-from experiments.claims.comparable_runs import Evidence, describe, group
+from experiments.claims.comparable_runs import Evidence, group
 from experiments.claims.paper_experiments import about, place
 from experiments.claims.paper_figures import FIGURES
 from experiments.claims.wording import in_words, markdown
 from experiments.configuration.compose import CONF_DIR
 from experiments.configuration.error_messages import command
 from experiments.report.captions import found_here
+from experiments.report.conditions import conditions
 from experiments.runs.folders import RunFolder, find
 from lightning_modules.errors import InputError
 from lightning_modules.files.atomic import write_atomically
+from lightning_modules.files.regular_files import read_bytes
 
 ROOT = CONF_DIR.parent
 # Columns of README.md's grid, and how their numbers are written.
@@ -32,21 +36,43 @@ COLUMNS = {
     "displacement of z": ("amortization/displacement_ratio", ".2f"),
     "neighbour rank": ("amortization/neighbour_rank", ".2f"),
 }
+OF_README, OF_FIGURES = ("conditions", "grid", "claims"), ("figures", "findings")
+GRID = """| `+exp=` | what changes | paper | reconstruction | KL | class accuracy | hinge R2 |
+|---|---|---|---|---|---|---|
+
+| `+exp=` | the baseline's encoder on | paper | displacement of z | neighbour rank |
+|---|---|---|---|---|
+"""
 FIGURES_PAGE = """# The paper, figure by figure
 
-Made by `python -m experiments tables` from finished runs, which `make paper` makes. Several numbers in one cell are
-those of several seeds.
+Made by `python -m experiments tables` from finished runs, which `make paper` makes.
 
 <!-- figures -->
 <!-- /figures -->
 
 ## The claims, with every number
 
-No verdict comes from one seed: the yardstick is what seeds of the baseline do among themselves. The thresholds and
-their reasons are in `experiments/claims/paper_claims.py`.
+No verdict comes from one seed: the yardstick is the spread between seeds of the baseline. The thresholds and their
+reasons are in `experiments/claims/paper_claims.py`.
 
 <!-- findings -->
 <!-- /findings -->
+"""
+PAGE = f"""# Measured numbers
+
+Made by `python -m experiments tables` from finished runs.
+
+<!-- conditions -->
+<!-- /conditions -->
+
+<!-- grid -->
+{GRID}<!-- /grid -->
+
+## The claims
+
+<!-- claims -->
+<!-- /claims -->
+
 """
 
 
@@ -97,8 +123,7 @@ def figures(groups: Sequence[Evidence]) -> str:
         evidence = next((one for one in groups if one.of(shown.experiment)), Evidence({}))
         command = f"`python run.py +exp={shown.experiment}`"
         lines.append(f"| {shown.where} | {shown.statement} | {found_here(shown, evidence)} | {command} |")
-    settings = "; ".join(describe(one) for one in groups[:2])
-    return "\n".join([*lines, "", f"Measured with {settings}." if settings else ""]).rstrip() + "\n"
+    return "\n".join([*lines, *(text for one in groups[:2] for text in ("", conditions(one)))]) + "\n"
 
 
 def findings(found: Sequence[RunFolder]) -> str:
@@ -132,8 +157,27 @@ def block_of(page: str, name: str) -> str:
     return found[1] if found else ""
 
 
-def write(found: Sequence[RunFolder], readme: Path, figures_page: Path) -> None:
-    """Write the tables into both files, or into neither.
+@dataclass(frozen=True)
+class Page:
+    """A page with places for tables.
+
+    Attributes:
+        path: where it belongs.
+        text: as it is.
+        tables: that it must have a place for.
+    """
+
+    path: Path
+    text: str
+    tables: tuple[str, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the text at a path."""
+        path.write_text(self.text, encoding="utf-8")
+
+
+def renewed(found: Sequence[RunFolder], pages: Sequence[Page]) -> list[Page]:
+    """Return pages with their tables renewed; nothing is written.
 
     Raises:
         InputError: no place for a table, or no finished run of cryo-EM particles.
@@ -144,13 +188,25 @@ def write(found: Sequence[RunFolder], readme: Path, figures_page: Path) -> None:
         raise InputError(
             "no finished run of cryo-EM particles here: there is nothing to write; `make paper` makes them"
         )
-    page = readme.read_text(encoding="utf-8")
-    page = put(page, "grid", grid(block_of(page, "grid"), cryo_em), readme)
-    page = put(page, "claims", markdown(paper_claims.judge(found)[0]), readme)
-    own = figures_page.read_text(encoding="utf-8") if figures_page.exists() else FIGURES_PAGE
-    own = put(put(own, "figures", figures(groups), figures_page), "findings", findings(found), figures_page)
-    write_atomically(readme, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
-    write_atomically(figures_page, lambda unfinished: unfinished.write_text(own, encoding="utf-8"))
+    tables = {
+        "conditions": conditions(cryo_em) + "\n",
+        "claims": markdown(paper_claims.judge(found)[0]),
+        "figures": figures(groups),
+        "findings": findings(found),
+    }
+
+    def renew(page: Page) -> Page:
+        text = page.text
+        for name in page.tables:
+            table = grid(block_of(text, "grid"), cryo_em) if name == "grid" else tables[name]
+            text = put(text, name, table, page.path)
+        return replace(page, text=text)
+
+    return [renew(page) for page in pages]
+
+
+def _text_of(path: Path) -> str:
+    return read_bytes(path, "a page with places for tables").decode("utf-8", errors="replace")
 
 
 @command
@@ -158,15 +214,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments tables", description="Write measured numbers down.")
     parser.add_argument("runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)")
-    parser.add_argument(
-        "--readme", type=Path, default=ROOT / "README.md", help="with <!-- grid --> and <!-- claims -->"
-    )
-    parser.add_argument(
-        "--figures", type=Path, default=ROOT / "experiments" / "README.md", help="made if it is missing"
-    )
+    parser.add_argument("-o", "--output", type=Path, help="default: tables.md in the first folder")
+    parser.add_argument("--renew", action="store_true", help="also renew the tables in --readme and --figures")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="default: %(default)s")
+    parser.add_argument("--figures", type=Path, default=ROOT / "experiments" / "README.md", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    write(find(options.runs), options.readme, options.figures)
-    print(f"{options.readme}\n{options.figures}")
+    measured = PAGE + FIGURES_PAGE.replace("# ", "## ", 1).replace("\n## The", "\n### The")
+    pages = [Page(options.output or options.runs[0] / "tables.md", measured, OF_README + OF_FIGURES)]
+    if options.renew:
+        figures_page = _text_of(options.figures) if options.figures.exists() else FIGURES_PAGE
+        pages += [
+            Page(options.readme, _text_of(options.readme), OF_README),
+            Page(options.figures, figures_page, OF_FIGURES),
+        ]
+    for page in renewed(find(options.runs), pages):
+        write_atomically(page.path, page.write)
+        print(page.path)
+    if options.renew:
+        print("the words around the tables are as they were: do they still fit the numbers?")
     return 0
 
 
