@@ -34,6 +34,7 @@ from experiments.benchmarks.stages import FIRST, Stages, measure_stages, stages_
 from experiments.configuration.compose import compose
 from experiments.configuration.error_messages import command
 from experiments.configuration.validation import check
+from experiments.machine.devices import best_device
 from experiments.machine.hardware import wait_briefly_beside_others
 from experiments.machine.terminal import purpose
 from experiments.runs.run import Run
@@ -262,7 +263,8 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> str:
     """Compare at every size; after each, write benchmark.json and benchmark.md. Returns the latter's text."""
     load = load_average()
-    device = "cuda" if on_gpu(check(compose(*options.settings))) else "cpu"
+    trainer = check(compose(*options.settings)).trainer
+    device = best_device(trainer.accelerator, trainer.devices)
     peaks = {precision: matmul_peak_gflops(precision, device) for precision in PRECISIONS}
     about, text = machine() | {"load_before": load}, ""
     comparisons: list[Comparison] = []

@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.machine.devices import best_device
 from experiments.machine.hardware import processor
 from lightning_modules.files.atomic import write_atomically
 
@@ -67,9 +68,7 @@ def peak_bytes(pid: int | str = "self") -> int | None:
 
 def on_gpu(config: DictConfig) -> bool:
     """Return whether a configuration trains on a GPU here."""
-    import torch
-
-    return bool(config.trainer.accelerator != "cpu" and torch.cuda.is_available())
+    return best_device(config.trainer.accelerator, config.trainer.devices) != "cpu"
 
 
 def matmul_peak_gflops(precision: str, device: str, seconds: float = 1.0) -> float:
