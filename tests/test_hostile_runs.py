@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from experiments.__main__ import main
 from experiments.configuration.compose import compose
@@ -52,3 +53,36 @@ def test_nothing_of_a_foreign_configuration_is_run_or_shown(
     assert said.count("would be computed") >= 3 and all("would be computed" in text for text in refusals[:2])
     assert SECRET not in said + "".join(refusals) and not (tmp_path / "ran").exists()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+SWAPPED = {
+    "decoder": "experiments.tracking.loggers.wandb_logger",
+    "latents": "experiments.tasks.train.Train",
+    "model": "lightning_modules.simulation.particles.SimulatedParticles",
+    "task": "hydra_plugins.grid.grid_sweeper.GridSweeper",
+    "data": "lightning_modules.latents.table_init.RandomLatents",
+}
+
+
+@pytest.mark.parametrize(("slot", "target"), SWAPPED.items(), ids=SWAPPED)
+def test_what_the_suite_builds_elsewhere_is_not_built_in_this_slot(
+    tmp_path: Path, slot: str, target: str, capsys: pytest.CaptureFixture[str]
+):
+    run = poisoned(tmp_path, "baseline")
+    config = OmegaConf.load(run / "config.yaml")
+    del config["hidden"]
+    config[slot]._target_ = target
+    OmegaConf.save(config, run / "config.yaml")
+    for command in ("verify", "volumes", "figures"):
+        assert main([command, str(run), *(["--first", "1"] if command == "volumes" else [])]) == 1
+        assert f"it would build {target} as {slot}, which no file of conf/{slot} names" in "".join(capsys.readouterr())
+
+
+def test_a_part_within_a_part_is_refused_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = poisoned(tmp_path, "baseline")
+    config = OmegaConf.load(run / "config.yaml")
+    del config["hidden"]
+    config.decoder.width = {"_target_": "lightning_modules.networks.slice_decoder.SliceDecoder"}
+    OmegaConf.save(config, run / "config.yaml")
+    assert main(["verify", str(run)]) == 1
+    assert "SliceDecoder as decoder.width" in "".join(capsys.readouterr())

@@ -48,7 +48,7 @@ def read_config(path: Path) -> DictConfig:
     return config
 
 
-def _refuse_what_is_not_plain(node: Any) -> None:
+def _refuse_what_is_not_plain(node: Any, place: str = "") -> None:
     """Refuse interpolations, foreign targets, and what else would change what Hydra builds.
 
     A run's configuration is stored resolved, so it holds no interpolation. One could name a resolver by another
@@ -57,20 +57,23 @@ def _refuse_what_is_not_plain(node: Any) -> None:
     if isinstance(node, str) and "${" in node:
         raise ValueError(f"{node} would be computed, expected plain values")
     if isinstance(node, list):
-        for child in node:
-            _refuse_what_is_not_plain(child)
+        for number, child in enumerate(node):
+            _refuse_what_is_not_plain(child, f"{place}.{number}")
     if not isinstance(node, dict):
         return
     target = node.get("_target_")
-    if target is not None and target not in known_targets():
-        raise ValueError(f"it would build {target}, which no file of conf/ names; add it there if you trust it")
+    if target is not None and not is_known(place, target):
+        raise ValueError(
+            f"it would build {target} as {place}, which no file of conf/{place.replace('.', '/')} names; add it there "
+            "if you trust it"
+        )
     if foreign := [key for key in node if str(key).startswith("_") and key not in BUILT_BY]:
         raise ValueError(
             f"it has the key {foreign[0]}, which would change what is built; expected {', '.join(BUILT_BY)}"
         )
     for key, child in node.items():
         _refuse_what_is_not_plain(key)
-        _refuse_what_is_not_plain(child)
+        _refuse_what_is_not_plain(child, f"{place}.{key}".removeprefix("."))
 
 
 def refuse_unknown_targets(config: DictConfig) -> None:
@@ -82,32 +85,39 @@ def refuse_unknown_targets(config: DictConfig) -> None:
     Raises:
         InputError: it names something to build that no configuration file does.
     """
-    for key, target in _targets_in(to_dict(config)):
-        if target not in known_targets():
-            group = key.replace(".", "/")
+    for place, target in _targets_in(to_dict(config)):
+        if not is_known(place, target):
+            group = place.replace(".", "/")
             raise InputError(
-                f"{key}._target_={target}: no configuration file names it, and no command would read the run later; "
+                f"{place}._target_={target}: no configuration file names it, and no command would read the run later; "
                 f"write conf/{group}/mine.yaml with the line `_target_: {target}`, and choose it by {group}=mine"
             )
 
 
-def _targets_in(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _targets_in(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, child in children:
         if name == "_target_" and child is not None:
-            yield key, child
-        yield from _targets_in(child, f"{key}.{name}".removeprefix("."))
+            yield place, child
+        yield from _targets_in(child, f"{place}.{name}".removeprefix("."))
 
 
-def known_targets() -> frozenset[str]:
-    """Return everything that conf/, and what was given by --config-dir, lets Hydra build."""
-    return frozenset().union(*map(_named_in, config_dirs()))
+def is_known(place: str, target: str) -> bool:
+    """Tell whether conf/, or what was given by --config-dir, lets Hydra build something at a place.
+
+    Args:
+        place: a slot, as ``latents.init``; its choices are in conf/latents/init or, shared by several, in conf/init.
+        target: the dotted name of a class.
+    """
+    groups = place.replace(".", "/"), place.rpartition(".")[2]
+    return any(target in _named_in(folder).get(group, ()) for folder in config_dirs() for group in groups)
 
 
 @functools.cache
-def _named_in(folder: Path) -> frozenset[str]:
-    """Return what a folder of configuration files lets Hydra build, except what Hydra's own parts are."""
-    files = [path for path in folder.rglob("*.yaml") if folder / "hydra" not in path.parents]
-    return frozenset(
-        name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"))
-    )
+def _named_in(folder: Path) -> dict[str, set[str]]:
+    """Return what the files of each group of a folder let Hydra build."""
+    found: dict[str, set[str]] = {}
+    for path in folder.rglob("*.yaml"):
+        named = re.findall(r"_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"))
+        found.setdefault(path.parent.relative_to(folder).as_posix(), set()).update(named)
+    return found
