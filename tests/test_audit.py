@@ -1,6 +1,7 @@
 """Runs of the installed ``cryodrgn train_vae`` are read, reproduced and judged; nothing in them is run or believed."""
 
 import argparse
+import html
 import json
 import pickle
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from experiments.audit.measures import View, share_of
+from experiments.audit.measures import Share, View, share_of
 from experiments.audit.model import model_of, read_state, stored_latents
 from experiments.audit.particles import AuditedData, take
 from experiments.audit.reproduced import Reproduced, compare
@@ -132,7 +133,7 @@ def test_losses_are_those_of_cryodrgn(other):
 
 def test_an_audit_judges_and_makes_a_page(audited, usual):
     metrics = audited.metrics
-    assert metrics["audit/verdict"] in (AMORTIZING, MEMORIZING, BOTH, UNKNOWN)
+    assert metrics["audit/verdict"].partition(",")[0] in (AMORTIZING, MEMORIZING, BOTH, UNKNOWN)
     assert metrics["audit/z/rms_of_spread"] < 1e-4
     for view in ("train", "unseen", "rotate_90_consistent", "rotate_90", "shift_1px", "shift_1px_consistent", "noise"):
         assert 0 <= metrics[f"audit/{view}/share_low"] <= metrics[f"audit/{view}/share_high"] <= 1
@@ -187,7 +188,7 @@ def test_an_audit_stands_in_the_report_with_its_verdict(audited, usual):
 
     (found,) = folders.find([audited.folder])
     (group,) = comparable_runs.group([found])
-    assert comparable_runs.describe(group).startswith(f"audit of {usual.parent.name}/{usual.name}, ")
+    assert comparable_runs.describe(group).startswith(f"audit of {usual.parent.name}/{usual.name}, last epoch, ")
     assert labelled(found, brief=True)[0] == ("verdict", audited.metrics["audit/verdict"])
 
 
@@ -374,6 +375,42 @@ def test_the_verdict_is_the_share_of_what_z_could_tell(own, expected):
     new = view(own=own, other=0.6, best=0.5)
     assert judge(SAME, view(0.5, 0.6, 0.5), new, None).word == expected
     assert judge(SAME, view(0.5, 0.6, 0.5), view(0.55, 0.6, 0.5), new).word == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "word", "headline"),
+    [
+        (Share(0.30, 0.25, 0.33), MEMORIZING, "memorizing"),
+        (Share(0.30, 0.25, 0.36), MEMORIZING, "memorizing, not for certain: the interval crosses 1/3"),
+        (Share(0.40, 0.30, 0.50), BOTH, "in part both, not for certain: the interval crosses 1/3"),
+        (Share(0.60, 0.50, 0.70), BOTH, "in part both, not for certain: the interval crosses 2/3"),
+        (Share(0.70, 0.60, 0.80), AMORTIZING, "amortizing, not for certain: the interval crosses 2/3"),
+        (Share(0.80, 0.70, 0.90), AMORTIZING, "amortizing"),
+        (Share(0.50, 0.20, 0.80), UNKNOWN, "cannot tell"),
+    ],
+)
+def test_an_interval_that_crosses_a_threshold_is_in_the_headline(share, word, headline):
+    new = view(0.5, 0.6, 0.5)._replace(share=share)
+    verdict = judge(SAME, view(0.5, 0.6, 0.5), new, None)
+    assert (verdict.word, verdict.headline) == (word, headline)
+
+
+def test_audits_are_told_apart_by_run_and_epoch(audited, usual, tmp_path):
+    from experiments.report.__main__ import main
+    from experiments.sweeps.status import status_of, table
+
+    copy = shutil.copytree(audited.folder, tmp_path / "runs" / "audited" / "audit" / "another")
+    shutil.copytree(audited.folder, copy.with_name(audited.folder.name))
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["audit"]["epoch"] = config["data"]["epoch"] = 1
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    name = f"audit of {usual.parent.name}/{usual.name}"
+    shown = table([status_of(folder) for folder in copy.parent.iterdir()])
+    assert f"{name}, last epoch " in shown and f"{name}, epoch 1 " in shown
+    assert main([str(tmp_path / "runs")]) == 0
+    page = html.unescape((tmp_path / "runs" / "report.html").read_text())
+    assert page.count(f"{name}, last epoch") >= 4 and page.count(f"{name}, epoch 1") >= 4  # grid, table, heading
+    assert 'id="claims"' not in page and "#claims" not in page and 'id="missing"' not in page
 
 
 def test_latents_that_say_nothing_are_not_judged():

@@ -92,7 +92,7 @@ class Audit:
         verdict = judge(reproduced, named["train"], named[TURNED], named.get("unseen"))
         drawn, pairs = _draw(run, model, views, stored, original, turned)
         metrics = {
-            "audit/verdict": verdict.word,
+            "audit/verdict": verdict.headline,
             **reproduced.metrics(),
             **{key: value for view in views for key, value in view.metrics().items()},
             **pairs,

@@ -24,6 +24,7 @@ class Verdict:
 
     Attributes:
         word: one of the four.
+        crosses: thresholds within the interval of the share that decided; empty where it is clear of them.
         reasons: sentences, with the numbers and thresholds that decided.
         warnings: what the reader has to know before believing any of it.
     """
@@ -31,6 +32,12 @@ class Verdict:
     word: str
     reasons: list[str]
     warnings: list[str]
+    crosses: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The word, and whether it is not certain."""
+        return f"{self.word}, not for certain: the interval crosses {self.crosses}" if self.crosses else self.word
 
     @property
     def meaning(self) -> str:
@@ -72,7 +79,11 @@ def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | No
         if {word, _word(turned)} == {AMORTIZING, MEMORIZING}:
             reasons.append("Turned images and unseen particles contradict each other.")
             word = UNKNOWN
-    return Verdict(word, reasons, warnings)
+    return Verdict(word, reasons, warnings, "" if word == UNKNOWN else _crossed(decisive))
+
+
+def _crossed(view: View) -> str:
+    return " and ".join(name for name, at in (("1/3", LOW), ("2/3", HIGH)) if view.share.low < at < view.share.high)
 
 
 def _word(view: View) -> str:

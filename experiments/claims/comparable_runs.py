@@ -130,9 +130,7 @@ def describe(evidence: Evidence) -> str:
     run = next(iter(next(iter(evidence.runs.values())).values()))
     particles, audit = data.get("n_particles"), run.config.get("audit")
     words = [
-        f"audit of {'/'.join(Path(str(audit.get('run'))).parts[-2:])}"
-        if audit
-        else f"data={(run.config.get('data') or {}).get('name')}",
+        run.label if audit else f"data={(run.config.get('data') or {}).get('name')}",
         f"{particles} particles" if particles else "",
         f"{data['box_px']} px" if data.get("box_px") else "",
         f"SNR {data['snr']}" if data.get("snr") else "",

@@ -114,7 +114,8 @@ def gather(found: Sequence[RunFolder]) -> Contents:
     finished = [run for run in runs if run.status == FINISHED]
     pictures = encode_all(path for run in runs for path in _figure_paths(run))
     volumes = draw(finished, anchors)
-    verdicts = paper_claims.judge(runs)
+    are_audits_alone = all(run.config.get("audit") for run in runs)  # which say nothing of the paper's claims
+    verdicts = [] if are_audits_alone else paper_claims.judge(runs)
     commands = _commands(runs)
     evidence = sorted(group(runs), key=lambda one: not paper_claims.CRYO_EM.intersection(one.runs))
     return Contents(
@@ -124,7 +125,7 @@ def gather(found: Sequence[RunFolder]) -> Contents:
         held_out=[one for run in finished if (one := held_out(run)) is not None],
         augmentation=[row for one in evidence for row in augmentation(one)],
         problems=[run for run in runs if run.status != FINISHED],
-        missing=_missing(evidence),
+        missing=[] if are_audits_alone else _missing(evidence),
         groups=[_group(one, anchors) for one in evidence],
         table=table(finished, anchors),
         sections=[
@@ -156,7 +157,7 @@ def _group(evidence: Evidence, anchors: dict[Path, str]) -> Group:
         image = read(paths[0]) if paths else None
         picture = encode(image, f"{named(paths[0])} of {name}", THUMBNAIL_PX) if image else None
         caption = captions.of_experiment(name, evidence)
-        cells.append(Cell(name, anchors[run.folder], about(name), caption, picture, labelled(run, brief=True)))
+        cells.append(Cell(run.label, anchors[run.folder], about(name), caption, picture, labelled(run, brief=True)))
     everything = [run for by_seed in evidence.runs.values() for run in by_seed.values()]
     return Group(describe(evidence), cells, loss_curves(everything))
 
@@ -217,7 +218,7 @@ def _commands(runs: Sequence[RunFolder]) -> dict[Path, tuple[str, bool]]:
 
 def _downloads(finished: Sequence[RunFolder], verdicts: Sequence[Verdicts]) -> list[tuple[str, str]]:
     """Return file names and URIs: all final numbers, all epochs, all findings."""
-    who = [{"experiment": run.name, "seed": run.seed, "folder": run.folder.name} for run in finished]
+    who = [{"experiment": run.label, "seed": run.seed, "folder": run.folder.name} for run in finished]
     numbers = [{**one, **run.metrics} for one, run in zip(who, finished, strict=True)]
     epochs = [{**one, **row} for one, run in zip(who, finished, strict=True) for row in run.rows]
     findings = [

@@ -33,7 +33,7 @@ def loss_curves(runs: Sequence[RunFolder]) -> dict[str, Any]:
         "losses": LOSSES,
         "runs": [
             {
-                "name": f"{run.name} · seed {run.seed}",
+                "name": f"{run.label} · seed {run.seed}",
                 "colour": colours[run.name],
                 "dash": DASHES[seeds.index(run.seed or 0) % len(DASHES)],
                 **_thinned(run.rows),

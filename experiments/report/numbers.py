@@ -57,7 +57,7 @@ class Table:
 def table(runs: Sequence[RunFolder], anchors: dict[Path, str]) -> Table:
     """Lay out the final numbers of finished runs."""
     keys = sorted({key for run in runs for key in run.metrics}, key=_order)
-    rows = [Row(run.name, anchors[run.folder], run.seed, [_value(run, key) for key in keys]) for run in runs]
+    rows = [Row(run.label, anchors[run.folder], run.seed, [_value(run, key) for key in keys]) for run in runs]
     return Table(keys, rows)
 
 

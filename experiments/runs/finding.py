@@ -1,8 +1,9 @@
 """Where runs are, below any folder. Nothing heavy is imported: hundreds are found in well under a second."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -39,6 +40,21 @@ def _below(top: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
             yield from _below(Path(entry.path), seen)
+
+
+def label_of(config: Mapping[str, Any], name: str) -> str:
+    """Return how a run is called among others: an audit by the run and epoch that it is about, others by their name.
+
+    Args:
+        config: plain, as stored; nothing is taken for granted.
+        name: of the experiment.
+    """
+    audit = config.get("audit")
+    if not isinstance(audit, Mapping):
+        return name
+    audited = "/".join(Path(str(audit.get("run"))).parts[-2:])
+    epoch = "last epoch" if audit.get("epoch") is None else f"epoch {audit['epoch']}"
+    return f"{name} of {audited}, {epoch}"
 
 
 def is_run(folder: Path) -> bool:

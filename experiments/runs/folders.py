@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from experiments.configuration.compose import to_dict
 from experiments.runs.epoch_log import read_log
-from experiments.runs.finding import is_run, run_folders
+from experiments.runs.finding import is_run, label_of, run_folders
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_end
@@ -44,6 +44,11 @@ class RunFolder:
     def name(self) -> str:
         """The experiment."""
         return str(self.config.get("name") or self.folder.parent.name)
+
+    @property
+    def label(self) -> str:
+        """How the run is shown among others."""
+        return label_of(self.config, self.name)
 
     @property
     def seed(self) -> int | None:

@@ -20,7 +20,7 @@ from experiments.machine.slurm_limits import lasting
 from experiments.machine.terminal import printable
 from experiments.runs import state
 from experiments.runs.epoch_log import LOSS, read_log
-from experiments.runs.finding import SafeLoader, run_folders
+from experiments.runs.finding import SafeLoader, label_of, run_folders
 from experiments.runs.metrics_file import read_metrics
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import read_bytes
@@ -41,7 +41,7 @@ class Status:
         state: finished; running; waiting for its turn; stopped (interrupted or killed, the same command continues
             it); failed; damaged.
         data: name of the data.
-        experiment: name of the experiment.
+        experiment: name of the experiment; of an audit, also what it is about.
         seed: None where it is not known.
         epoch: epochs done; None where the run does not train.
         n_epochs: epochs in all.
@@ -95,7 +95,7 @@ def _status(folder: Path, data: str, experiment: str, queue: Callable[[], Queue]
         folder,
         state,
         str(_part(config, "data").get("name", data)),
-        str(config.get("name", experiment)),
+        label_of(config, str(config.get("name", experiment))),
         seed if isinstance(seed, int) else None,
         len(epochs) if n_epochs else None,
         n_epochs,
