@@ -192,6 +192,21 @@ def test_a_formula_is_no_formula_in_a_spreadsheet():
     assert _csv([{"experiment": "=HYPERLINK(1)", "x": -1.5}]) == b"experiment,x\n'=HYPERLINK(1),-1.5\n"
 
 
+def test_a_picture_of_many_pixels_or_a_pipe_is_left_out_at_once(tmp_path):
+    import os
+    import time
+
+    from PIL import Image
+
+    Image.new("1", (13_000, 13_000)).save(tmp_path / "large.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "small.png")
+    started = time.monotonic()
+    found = pictures.encode_all(sorted(tmp_path.iterdir()))
+    assert list(found) == [tmp_path / "small.png"]
+    assert time.monotonic() - started < 2
+
+
 def test_pictures_shrink_until_they_fit(tmp_path, monkeypatch):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import regular_file
+
 WIDTHS_PX = (1100, 900, 720, 560, 420)
 BUDGET_BYTES = 8_000_000
+MAX_PIXELS = 40_000_000  # of a file: 160 MB while it is shrunk
 THUMBNAIL_PX = 420
 
 
@@ -58,11 +62,13 @@ def encode_all(paths: Iterable[Path]) -> dict[Path, Picture]:
 
 
 def read(path: Path) -> Image.Image | None:
-    """Return a picture, on white; None where it cannot be read."""
+    """Return a picture, on white; None where it cannot be read, or is far larger than any that a run draws."""
     try:
-        with Image.open(path) as image:
+        with Image.open(regular_file(path, "a picture")) as image:
+            if image.width * image.height > MAX_PIXELS:  # a small file can unpack to gigabytes
+                return None
             picture = image.convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (InputError, OSError, ValueError, Image.DecompressionBombError):
         return None
     white = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(white, picture).convert("RGB")
