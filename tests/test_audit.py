@@ -15,7 +15,7 @@ import yaml
 
 from experiments.audit.measures import Share, View, share_of
 from experiments.audit.model import model_of, read_state, stored_latents
-from experiments.audit.particles import AuditedData, take
+from experiments.audit.particles import AuditedData, read_unseen, take
 from experiments.audit.reproduced import Reproduced, compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import AMORTIZING, BOTH, MEMORIZING, UNKNOWN, judge
@@ -325,6 +325,89 @@ def test_poses_refined_in_training_are_taken(usual, data, tmp_path):
     taken = take(AuditedData(str(run)).particle_files(), 10, 10, 0)
     assert taken.trained.poses == refined
     assert load_particles(taken.trained).rotations.shape == (10, 3, 3)
+
+
+@pytest.fixture(scope="module")
+def refined(data, tmp_path_factory):
+    """Trained on a part of the stack, its poses refined on the way."""
+    options = ["--ind", str(data / "ind.pkl"), "--do-pose-sgd", "--pose-lr", "0.1"]
+    options += ["--pretrain", "0", "--domain", "hartley", "--emb-type", "quat"]
+    return train(data, tmp_path_factory.mktemp("refined") / "run", "--zdim", "2", "-n", "2", *options)
+
+
+def test_of_refined_poses_the_encoder_sees_the_shifts_that_it_was_given(refined, tmp_path):
+    with (refined / "pose.pkl").open("rb") as file:
+        moved = np.abs(pickle.load(file)[1] - shifts(N)[_trained(refined)]).max()
+    assert moved > 1e-4, "the shifts were refined"
+    _, settings, taken, model = opened(refined)
+    stored = stored_latents(Folder.find(refined), N_TRAINED, settings.model["zdim"], taken.positions)
+    assert compare(stored, model.encode()).rms_of_spread > 1e-3, "by the refined shifts it is another z"
+    metrics = audit(tmp_path, refined).metrics
+    assert metrics["audit/z/rms_of_spread"] < 1e-4
+    assert "audit/unseen/share" not in metrics
+    (page,) = tmp_path.rglob("audit.html")
+    assert "cannot be looked at, so turned training images stand for them" in page.read_text()
+
+
+def _trained(run: Path) -> np.ndarray:
+    with Path(yaml.safe_load((run / "config.yaml").read_text())["dataset_args"]["ind"]).open("rb") as file:
+        return np.asarray(pickle.load(file))
+
+
+def test_where_poses_are_those_of_the_indexed_particles_turned_images_decide(usual, data, tmp_path):
+    indexed = _trained(usual)
+    filtered = dump(tmp_path / "filtered.pkl", (rotations(N)[indexed], shifts(N)[indexed]))
+    holes = np.full((N, 3, 3), np.nan), np.full((N, 2), np.nan)
+    for part, whole in zip(holes, (rotations(N), shifts(N)), strict=True):
+        part[indexed] = whole[indexed]
+    for poses, why in ((filtered, "rotations for 50 particles"), (dump(tmp_path / "holes.pkl", holes), "NaN")):
+        taken = take(AuditedData(str(usual), poses=poses).particle_files(), 10, 24, 0)
+        assert taken.unseen is not None
+        taken, unseen = read_unseen(taken, None)
+        assert unseen is None and taken.unseen is None and why in taken.why_not
+        assert load_particles(taken.trained).rotations.shape == (10, 3, 3)
+    verdict = judge(SAME, view(0.5, 0.6, 0.5), view(0.51, 0.6, 0.5), None, taken.why_not)
+    assert verdict.word == AMORTIZING and "holes.pkl" in verdict.warnings[0]
+
+
+def test_nothing_takes_long_before_everything_is_read(usual, data, tmp_path, monkeypatch):
+    from lightning_modules.vae.posterior_search import PosteriorSearch
+
+    def searched(*_):
+        raise AssertionError("a search has begun")
+
+    monkeypatch.setattr(PosteriorSearch, "__call__", searched)
+    run = changed(usual, tmp_path / "run", "dataset_args", do_pose_sgd=True, poses="/gone/poses.pkl")
+    dump(run / "pose.pkl", (rotations(N_TRAINED), shifts(N_TRAINED)))
+    with pytest.raises(InputError, match=r"poses=/gone/poses.pkl: there is no such file"):
+        audit(tmp_path, run)
+
+
+def test_of_preprocessed_particles_the_original_stack_is_asked_for(usual, data, tmp_path):
+    run = shutil.copytree(usual, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["cmd"] = [*config["cmd"], "--preprocessed"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"trained with --preprocessed, .*audit\.particles=<original stack>"):
+        AuditedData(str(run)).particle_files()
+    told = AuditedData(str(run), particles=str(data / "p.mrcs")).particle_files()
+    assert told.particles == str(data / "p.mrcs")
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        ({"layers": 3, "dim": 16, "pe_type": "geom_lowf"}, r"a run of `cryodrgn train_nn`, one volume without z"),
+        ({"encode_mode": "tilt", "qlayers": 1, "qdim": 16, "zdim": 2}, "a run of tilt series"),
+    ],
+)
+def test_runs_of_another_kind_are_named(usual, tmp_path, model, found):
+    run = shutil.copytree(usual, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model_args"] = model
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=found):
+        Settings.read(run / "config.yaml")
 
 
 def test_the_last_epoch_is_the_newest(usual, tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments.audit.settings import Settings
 from experiments.runs.stored_results import read_tensors
-from lightning_modules.encoder_inputs.encoder_input import IdentityInput
+from lightning_modules.encoder_inputs.encoder_input import IdentityInput, fetch
 from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.safe_pickle import load_each
@@ -55,18 +55,31 @@ class AuditedVAE(CryoVAE):
 
     Attributes:
         compared: (M,) pixels of what the encoder may see in which images are compared; None: all.
+        encoded_shifts_px: (N, 2) shifts with which the encoder sees the particles; None: those of their poses.
     """
 
     compared: Tensor | None = None
+    encoded_shifts_px: Tensor | None = None
 
     def observe(self, index: Tensor) -> Observed:
         """Observe particles (B,); the loss leaves the corners of the lattice out, even if the encoder sees them."""
         seen = super().observe(index)
+        if self.encoded_shifts_px is not None:
+            seen = seen._replace(x=self._encoded(index, self.encoded_shifts_px, seen))
         if self.compared is None:
             return seen
         pixels = self.compared.to(seen.y.device)
         ctf = None if seen.ctf is None else seen.ctf[:, pixels]
         return seen._replace(y=seen.y[:, pixels], ctf=ctf)
+
+    def _encoded(self, index: Tensor, shifts_px: Tensor, seen: Observed) -> Tensor:
+        """Return what the encoder sees of particles (B,) that are centred by other shifts than the loss centres by."""
+        assert seen.rotations is not None
+        rows = index.to(seen.y.device)
+        images = fetch(self.particles.images, rows, seen.y)
+        image = self.encoder_input(images, fetch(shifts_px, rows, seen.y), seen.ctf, rows)
+        x: Tensor = self.latents.features(image, *self.encoder_input.imaged_with(seen.ctf, seen.rotations, rows))
+        return x
 
 
 def model_of(

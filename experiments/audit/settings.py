@@ -32,6 +32,7 @@ class Settings:
         beta: weight of the KL, of the command line; None: cryoDRGN's 1/zdim.
         beta_control: strength of KL control, or None.
         version: of cryoDRGN, where the file says it.
+        preprocessed: whether it was trained on transforms of images, of ``cryodrgn preprocess``.
     """
 
     said_by: Path
@@ -42,6 +43,7 @@ class Settings:
     beta: str | None
     beta_control: float | None
     version: str
+    preprocessed: bool
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
@@ -73,6 +75,7 @@ class Settings:
             _option(command, "--beta"),
             None if control is None else _number(path, "--beta-control", control),
             str(content.get("version") or ("1 or 2" if path.suffix == ".pkl" else "unknown")),
+            "--preprocessed" in command,
         )
 
 
@@ -92,6 +95,16 @@ def _yaml(path: Path) -> Any:
 def _model(path: Path, given: dict[str, Any], side: int) -> dict[str, Any]:
     """Return the model's settings, with what older versions did not write."""
     mode = given.get("encode_mode", "resid" if "qlayers" in given else None)
+    if "qlayers" not in given and "zdim" not in given:
+        raise InputError(
+            f"{path}: a run of `cryodrgn train_nn`, one volume without z, was found, expected one of `cryodrgn "
+            "train_vae`; it has nothing to audit"
+        )
+    if mode == "tilt":
+        raise InputError(
+            f"{path}: a run of tilt series was found, expected one of single particles; its encoder sees several "
+            "images at once and cannot be audited"
+        )
     if mode is None or "qlayers" not in given:
         raise InputError(f"{path}: it has no encoder (no qlayers), expected a run of `cryodrgn train_vae`")
     if mode not in MODES:

@@ -12,7 +12,7 @@ from experiments.audit import figures
 from experiments.audit.measures import TURNED, Judge, View, altered_views
 from experiments.audit.model import AuditedVAE, model_of, stored_latents
 from experiments.audit.page import Findings, write_page
-from experiments.audit.particles import AuditedData, Taken, take
+from experiments.audit.particles import AuditedData, read_unseen, shifts_of_encoder, take
 from experiments.audit.reproduced import compare
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import HIGH, LOW, judge
@@ -30,7 +30,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.files.cryodrgn_folder import Folder
 from lightning_modules.files.image_stacks import inspect
 from lightning_modules.latents.table_init import Latents
-from lightning_modules.particles.particles import load_particles
+from lightning_modules.particles.particles import Particles, load_particles
 from lightning_modules.vae.posterior_search import PosteriorSearch
 
 logger = logging.getLogger(__name__)
@@ -81,15 +81,18 @@ class Audit:
         taken = take(files, self.n_encoded, n_judged, run.config.seed)
         stored = stored_latents(folder, taken.n_trained, settings.model["zdim"], taken.positions)
         particles = load_particles(taken.trained, norm=settings.norm)
+        taken, unseen = read_unseen(taken, settings.norm)
+        encoded_shifts_px = shifts_of_encoder(data.poses_of_encoder(), taken.trained)
         bfloat16 = Precision[str(getattr(run.config.precision, "name", run.config.precision))] is Precision.bfloat16
         model = model_of(folder, settings, particles, run.config.audit.beta, bfloat16, run.config.seed).to(device)
+        model.encoded_shifts_px = encoded_shifts_px
         original = model.encode()
         reproduced = compare(stored, original)
         logger.info("z.pkl: %s; losses of %d particles and their best q are next", reproduced.says, n_judged)
         write_latents(run.folder / "latents.npz", original, index=taken.positions, mu_stored=stored.mu.numpy())
-        views, turned = self._views(model, original, n_judged, taken, settings)
+        views, turned = self._views(model, original, n_judged, unseen)
         named = {view.name: view for view in views}
-        verdict = judge(reproduced, named["train"], named[TURNED], named.get("unseen"))
+        verdict = judge(reproduced, named["train"], named[TURNED], named.get("unseen"), taken.why_not)
         drawn, pairs = _draw(run, model, views, stored, original, turned)
         metrics = {
             "audit/verdict": verdict.headline,
@@ -108,7 +111,7 @@ class Audit:
         return metrics
 
     def _views(
-        self, model: AuditedVAE, original: Latents, n_judged: int, taken: Taken, settings: Settings
+        self, model: AuditedVAE, original: Latents, n_judged: int, unseen: Particles | None
     ) -> tuple[list[View], Latents]:
         """Return all views, and q of the turned images."""
         order = np.random.default_rng((model.seed, 23)).permutation(len(original.mu))
@@ -119,14 +122,15 @@ class Audit:
             if view.name == TURNED:
                 turned = altered
             views.append(view)
-        if taken.unseen is not None:
-            seen = model.particles
-            model.take(load_particles(taken.unseen, norm=settings.norm))
+        if unseen is not None:
+            seen, shifts_px, model.encoded_shifts_px = model.particles, model.encoded_shifts_px, None
+            model.take(unseen)
             everyone = torch.arange(len(model.particles))
             latents = model.encode()
-            unseen = Judge(model, self.search, self.n_samples, everyone, latents)
-            views.insert(1, unseen.view("unseen", "particles of the stack that are not in its index", latents))
+            of_unseen = Judge(model, self.search, self.n_samples, everyone, latents)
+            views.insert(1, of_unseen.view("unseen", "particles of the stack that are not in its index", latents))
             model.take(seen)
+            model.encoded_shifts_px = shifts_px
             model.prepare()
         return views, turned
 

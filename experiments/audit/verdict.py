@@ -45,7 +45,7 @@ class Verdict:
         return MEANING[self.word]
 
 
-def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | None) -> Verdict:
+def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | None, why_not: str = "") -> Verdict:
     """Judge an encoder.
 
     Args:
@@ -53,6 +53,7 @@ def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | No
         trained: its own training images.
         turned: the same, turned together with pose and CTF: as new to it as another particle's.
         unseen: particles that it was not trained on, where there are some.
+        why_not: why those that there are cannot be looked at; empty where they can, or there are none.
     """
     if reproduced.rms_of_spread > NEARLY:
         reason = (
@@ -61,6 +62,8 @@ def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | No
         )
         return Verdict(UNKNOWN, [reason], [NOT_THE_PARTICLES])
     warnings = [] if reproduced.is_same else [NEARLY_THE_PARTICLES]
+    if why_not:
+        warnings.append(f"{UNUSABLE} ({why_not})")
     if trained.information_z < CLEAR:
         reason = (
             f"z tells too little about its own particles: a particle's own q is better than another's by "
@@ -72,7 +75,8 @@ def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | No
     reasons = [_reason(trained, "its training images"), _reason(decisive, NAMES[unseen is not None])]
     word = _word(decisive)
     if unseen is None:
-        warnings.append(NO_UNSEEN)
+        if not why_not:
+            warnings.append(NO_UNSEEN)
     else:
         reasons.append(_reason(turned, NAMES[False]))
         warnings.append(FILTERED)
@@ -111,6 +115,10 @@ NEARLY_THE_PARTICLES = (
 NO_UNSEEN = (
     "The run was trained on all particles of its stack, so that none are unseen. Turned training images stand for "
     "them: train_vae never turns images, so they are new to the encoder. An encoder trained on turned ones would pass."
+)
+UNUSABLE = (
+    "The particles that the run's index leaves out cannot be looked at, so turned training images stand for them: "
+    "train_vae never turns images. An encoder trained on turned ones would pass."
 )
 FILTERED = (
     "Unseen particles are those of the stack that the index file leaves out. If it was made to throw bad particles "
