@@ -24,7 +24,7 @@ from lightning_modules.errors import InputError
 N_VOLUMES = 3
 FIRST = "first_step_s"
 # One epoch, then nothing: what a finished run does not need to have.
-TRAIN_ONLY = "task._target_=experiments.benchmarks.stages.TrainOnly"
+TRAIN_ONLY = "task=train_only"
 NAMES = {
     FIRST: "start-up until the first step, s",
     "loading_s": "loading and preprocessing, s",
