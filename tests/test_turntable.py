@@ -135,7 +135,7 @@ def test_the_command_fails_with_one_line(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "no .mrc volumes here" in lines[0]
-    assert "broken.mrc: the volume cannot be read" in lines[1]
+    assert "broken.mrc: 4 bytes, too short for an MRC header" in lines[1]
     assert not (tmp_path / "turntable.html").exists()
 
 

@@ -84,8 +84,11 @@ def read_volume(path: str | Path) -> NDArray[np.float32]:
     Raises:
         InputError: as :func:`read_mrc_header`, or the file is truncated.
     """
-    header = read_mrc_header(path)
-    _refuse_truncated(path, header)
+    try:
+        header = read_mrc_header(path)
+        _refuse_truncated(path, header)
+    except InputError as error:
+        raise InputError(f"{error}, or repeat the run that wrote this volume with overwrite=true") from None
     with open(path, "rb") as file:  # noqa: PTH123
         file.seek(header.start)
         values = np.fromfile(file, header.dtype, math.prod(header.shape))
