@@ -1,5 +1,6 @@
 """A file that changed under the same path is other data: no old number is given out for it, and no run goes on."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.configuration.compose import compose
+from experiments.runs.changed_data import refuse_changed
 from experiments.runs.execution import execute
 from experiments.runs.run import Run
 from experiments.sweeps.planning import Refused, wanted
@@ -87,3 +89,14 @@ def test_an_interrupted_run_does_not_go_on_with_other_data(tmp_path: Path, overr
         execute(compose(*overrides))
     assert np.array_equal(np.load(finished.folder / "latents.npz")["mu"], before)
     assert execute(compose(*overrides, "overwrite=true")).metrics is not None
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "a pipe", "", "/nowhere", 3, None])
+def test_a_record_from_somebody_else_names_nothing_that_has_no_end(tmp_path: Path, finished: Run, path: object) -> None:
+    if path == "a pipe":
+        path = str(tmp_path / "pipe")
+        os.mkfifo(tmp_path / "pipe")
+    record = json.loads((finished.folder / "provenance.json").read_text(encoding="utf-8"))
+    record["files"]["poses"] |= {"path": path, "bytes": -1}
+    (finished.folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+    refuse_changed(finished)

@@ -9,6 +9,7 @@ from experiments.runs import provenance
 from experiments.runs.checksums import DataFile, files_of
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import is_regular
 
 
 def stamps_of(config: DictConfig) -> dict[str, dict[str, Any]]:
@@ -30,7 +31,7 @@ def refuse_changed(run: Run) -> None:
         return
     for name, stamp in stamps.items():
         file = _file(stamp)
-        if file is None or not file.path.exists() or _stamp(file) == stamp:
+        if file is None or _stamp(file) == stamp:
             continue
         then, now = checksums.get(name), file.checksum()
         if then != now:
@@ -52,8 +53,8 @@ def _stamp(file: DataFile) -> dict[str, Any]:
 
 
 def _file(stamp: Any) -> DataFile | None:
-    """Return the file of a stamp; None: what was read is none, and says nothing."""
-    if not isinstance(stamp, dict) or not isinstance(stamp.get("path"), str):
+    """Return the file of a stamp; None: it is gone, or no file that could be read to its end."""
+    if not isinstance(stamp, dict) or not isinstance(stamp.get("path"), str) or not is_regular(stamp["path"]):
         return None
     n_sampled = stamp.get("n_sampled")
     return DataFile(Path(stamp["path"]), n_sampled if isinstance(n_sampled, int) else None)
