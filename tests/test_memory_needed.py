@@ -16,7 +16,8 @@ from tests.tiny import SETTINGS, tiny
     ("override", "named"),
     [
         ("zdim=10000000", "zdim=10000000"),
-        ("encoder.width=100000000", "latents.layers=3, latents.width=100000000"),
+        ("encoder.width=100000000", "encoder.layers=3, encoder.width=100000000"),
+        ("latents.width=100000000", "latents.layers=3, latents.width=100000000"),
         ("decoder.layers=1000000000", "decoder.layers=1000000000"),
     ],
 )

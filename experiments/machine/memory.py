@@ -50,9 +50,15 @@ def _weights(config: dict[str, Any]) -> dict[str, int]:
     counts = {"decoder": _layers(decoder, zdim + 3 * (decoder.get("pe_dim") or 1), 2)}
     if "layers" in encoder:
         inputs = 2 * encoder["n_templates"] if "n_templates" in encoder else n_pixels
-        counts["latents"] = _layers(encoder, inputs, 2 * zdim)
-        counts["latents"] += encoder.get("grid", 0) ** 3 * encoder.get("n_templates", 0)
+        templates = encoder.get("grid", 0) ** 3 * encoder.get("n_templates", 0)
+        counts[_named_by_the_user(config)] = _layers(encoder, inputs, 2 * zdim) + templates
     return counts
+
+
+def _named_by_the_user(config: dict[str, Any]) -> str:
+    """Return the node in which a user sets the encoder's size: unless it was overridden, latents refers to encoder."""
+    sizes = ({key: config.get(node, {}).get(key) for key in ("layers", "width")} for node in ("encoder", "latents"))
+    return "encoder" if next(sizes) == next(sizes) else "latents"
 
 
 def _layers(network: dict[str, Any], n_inputs: int, n_outputs: int) -> int:
