@@ -77,9 +77,7 @@ class AuditedVAE(CryoVAE):
         assert seen.rotations is not None
         rows = index.to(seen.y.device)
         images = fetch(self.particles.images, rows, seen.y)
-        image = self.encoder_input(images, fetch(shifts_px, rows, seen.y), seen.ctf, rows)
-        x: Tensor = self.latents.features(image, *self.encoder_input.imaged_with(seen.ctf, seen.rotations, rows))
-        return x
+        return self.encoded(images, fetch(shifts_px, rows, seen.y), seen.ctf, seen.rotations, rows)
 
 
 def model_of(

@@ -6,11 +6,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from experiments.configuration.safe_yaml import checked_text
+from experiments.configuration.safe_yaml import read_yaml
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
 from lightning_modules.files.safe_pickle import load_arrays
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import DOMAINS, PE_TYPES
@@ -53,7 +50,7 @@ class Settings:
             InputError: it cannot be read without running what is in it, is of another program than ``train_vae``, or
                 of an encoder that is no MLP.
         """
-        content = load_arrays(path) if path.suffix == ".pkl" else _yaml(path)
+        content = load_arrays(path) if path.suffix == ".pkl" else read_yaml(path, PLAIN)
         parts = (
             [part for name in PARTS if isinstance(part := content.get(name), dict)] if isinstance(content, dict) else []
         )
@@ -79,17 +76,8 @@ class Settings:
         )
 
 
+PLAIN = "the configuration of a run, of plain values as cryoDRGN writes"
 PARTS = ("dataset_args", "lattice_args", "model_args")
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(checked_text(path, read_bytes(path, "the configuration of a run")))
-    except InputError:
-        raise
-    except Exception as error:  # YAML's are of many kinds
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{path}: cannot be read ({reason}), expected plain values as cryoDRGN writes") from None
 
 
 def _model(path: Path, given: dict[str, Any], side: int) -> dict[str, Any]:

@@ -1,12 +1,36 @@
 """Text of a YAML file that can be parsed in little time and memory."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from lightning_modules.errors import InputError
+from lightning_modules.files.regular_files import read_bytes
 
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_BYTES, MOST_BRACKETS = 1 << 16, 500  # of brackets, open ones take PyYAML a time that grows with their square
+
+
+def read_yaml(path: Path, expected: str) -> Any:
+    """Read a YAML file of plain values, in little time and memory.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+
+    Raises:
+        InputError: missing, no regular file, too large, or no YAML of plain values.
+    """
+    content = read_bytes(path, expected)
+    try:
+        return yaml.load(checked_text(path, content), SafeLoader)
+    except InputError:
+        raise
+    except Exception as error:  # YAML's are of many kinds, and RecursionError is none of them
+        raise InputError(
+            f"{path}: cannot be read ({' '.join(str(error).split())[:300]}); expected {expected}"
+        ) from None
 
 
 def checked_text(path: Path, content: bytes) -> str:

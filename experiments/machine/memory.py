@@ -57,8 +57,8 @@ def _weights(config: dict[str, Any]) -> dict[str, int]:
 
 def _named_by_the_user(config: dict[str, Any]) -> str:
     """Return the node in which a user sets the encoder's size: unless it was overridden, latents refers to encoder."""
-    sizes = ({key: config.get(node, {}).get(key) for key in ("layers", "width")} for node in ("encoder", "latents"))
-    return "encoder" if next(sizes) == next(sizes) else "latents"
+    refers = all(config["encoder"][key] == config["latents"][key] for key in ("layers", "width"))
+    return "encoder" if refers else "latents"
 
 
 def _layers(network: dict[str, Any], n_inputs: int, n_outputs: int) -> int:

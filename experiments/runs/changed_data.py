@@ -1,20 +1,19 @@
 """Data that changed after a run had read them: told by size and time first, and only then by checksum."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from experiments.runs import provenance
-from experiments.runs.checksums import DataFile, files_of
+from experiments.runs.checksums import DataFile
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
 from lightning_modules.files.regular_files import is_regular
 
 
-def stamps_of(config: DictConfig) -> dict[str, dict[str, Any]]:
-    """Return path, size and time of change of each file of a configuration's data, and what its checksum takes."""
-    return {name: _stamp(file) for name, file in (files_of(config) or {}).items()}
+def stamps_of(files: Mapping[str, DataFile]) -> dict[str, dict[str, Any]]:
+    """Return path, size and time of change of each file of a run's data, and what its checksum takes."""
+    return {name: _stamp(file) for name, file in files.items()}
 
 
 def refuse_changed(run: Run) -> None:

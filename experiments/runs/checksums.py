@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +28,18 @@ class DataFile(NamedTuple):
         return _whole(self.path) if self.n_sampled is None else of_stack(self.path, self.n_sampled)
 
 
-def checksums_of(config: DictConfig) -> dict[str, dict[str, Any]]:
+def checksums_of(config: DictConfig, files: Mapping[str, DataFile] | None = None) -> dict[str, dict[str, Any]]:
     """Return the checksums of a configuration's data.
 
     Args:
         config: checked; simulated data are made if they do not exist.
+        files: those of its data, where they are known; see :func:`files_of`.
 
     Returns:
         For each file, under the name of its key (stacks that a table names: under their number), its size, what was
         taken of it, and the SHA-256 of that. Digits have no files of their own, and their images are taken.
     """
-    files = files_of(config)
+    files = files_of(config) if files is None else files
     if files is not None:
         return {name: file.checksum() for name, file in files.items()}
     import numpy as np

@@ -5,16 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from experiments.configuration.safe_yaml import checked_text
+from experiments.configuration.safe_yaml import read_yaml
 from experiments.runs import state
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
 
 CONFIG = "config.yaml"
 OWN_KEYS = {"task", "latents", "trainer"}  # no other program's config.yaml has one of these
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def run_folders(top: Path) -> Iterator[Path]:
@@ -61,7 +57,7 @@ def is_run(folder: Path) -> bool:
     """Tell whether a folder with a config.yaml is a run's, damaged or not, and not another program's."""
     path = folder / CONFIG
     try:
-        found = yaml.load(checked_text(path, read_bytes(path, "a configuration")), SafeLoader)
-    except (InputError, ValueError, yaml.YAMLError, RecursionError):
+        found = read_yaml(path, "the configuration of a run")
+    except InputError:
         return os.path.lexists(path)
     return not isinstance(found, dict) or bool(found.keys() & OWN_KEYS)

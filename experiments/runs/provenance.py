@@ -50,10 +50,11 @@ def recorded(run: "Run") -> Iterator[None]:
 def _data(run: "Run") -> dict[str, Any]:
     """Return the data's files and checksums, taken before anything is read for the run."""
     from experiments.runs.changed_data import stamps_of
-    from experiments.runs.checksums import checksums_of
+    from experiments.runs.checksums import checksums_of, files_of
 
     try:
-        return {"files": stamps_of(run.config), "data": checksums_of(run.config)}
+        files = files_of(run.config)
+        return {"files": stamps_of(files or {}), "data": checksums_of(run.config, files)}
     except (InputError, OSError):  # who reads the data next says so
         return {"data": None}
 

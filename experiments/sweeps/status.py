@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.configuration.error_messages import command
-from experiments.configuration.safe_yaml import checked_text
+from experiments.configuration.safe_yaml import read_yaml
 from experiments.machine import slurm
 from experiments.machine.slurm_limits import lasting
 from experiments.machine.terminal import printable
 from experiments.runs import state
 from experiments.runs.epoch_log import LOSS, read_log
-from experiments.runs.finding import SafeLoader, label_of, run_folders
+from experiments.runs.finding import label_of, run_folders
 from experiments.runs.metrics_file import read_metrics
 from lightning_modules.errors import InputError
-from lightning_modules.files.regular_files import read_bytes
 
 Queue = Mapping[str, slurm.Queued] | None
 
@@ -134,11 +131,7 @@ def _config(path: Path) -> dict[str, Any]:
     """Return a run's configuration; nothing of one that has none yet."""
     if not os.path.lexists(path):
         return {}
-    text = read_bytes(path, "the configuration of a run")
-    try:
-        found = yaml.load(checked_text(path, text), SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    found = read_yaml(path, "the configuration of a run")
     if not isinstance(found, dict):
         raise InputError(f"{path}: found a {type(found).__name__}, expected keys and values")
     return found

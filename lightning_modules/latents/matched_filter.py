@@ -34,7 +34,7 @@ class MatchedFilter(Posterior):
         encoder: ``cryodrgn.models.ResidLinearMLP``.
     """
 
-    encodes = True
+    encodes = reads_pose = True
     coords: Tensor
     pixels: Tensor
     corners: Tensor

@@ -11,9 +11,11 @@ class Posterior(nn.Module):
     Attributes:
         zdim: size of z.
         encodes: q follows from what the encoder sees, so that new particles have one too.
+        reads_pose: q is a function of :meth:`features` of the image at its pose; if not, of the image alone.
     """
 
     encodes = False
+    reads_pose = False
 
     def __init__(self, zdim: int) -> None:
         """Set the size of z."""
@@ -21,7 +23,7 @@ class Posterior(nn.Module):
         self.zdim = zdim
 
     def features(self, image: Tensor, ctf: Tensor | None, rotations: Tensor | None) -> Tensor:
-        """Compute what q is a function of, as far as nothing learned enters; many minibatches go together.
+        """Compute what q is a function of where it ``reads_pose``; nothing learned enters.
 
         Args:
             image: (B, M) what the encoder sees: centred and phase-flipped.
@@ -29,9 +31,9 @@ class Posterior(nn.Module):
             rotations: (B, 3, 3) pose of that image, or None where images have no pose.
 
         Returns:
-            (B, F); the image itself, unless a class says otherwise.
+            (B, F).
         """
-        return image
+        raise NotImplementedError
 
     def table_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that are trained row by row: none, unless there is a table."""

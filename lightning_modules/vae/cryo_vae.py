@@ -37,9 +37,15 @@ class CryoVAE(VAE):
         y, shift_px, ctf_params = self._fetch(index)
         ctf = None if ctf_params is None else self.formation.ctf(ctf_params)
         rotations = fetch(self.particles.rotations, index, y)
-        image = self.encoder_input(y, shift_px, ctf, index)
-        x = self.latents.features(image, *self.encoder_input.imaged_with(ctf, rotations, index))
+        x = self.encoded(y, shift_px, ctf, rotations, index)
         return Observed(index, self.formation.centre(y, shift_px), x, ctf, rotations)
+
+    def encoded(self, y: Tensor, shift_px: Tensor, ctf: Tensor | None, rotations: Tensor, index: Tensor) -> Tensor:
+        """Return what q(z) of particles (B,) is inferred from, (B, F); the other arguments are the particles' own."""
+        image = self.encoder_input(y, shift_px, ctf, index)
+        if not self.latents.reads_pose:
+            return image
+        return self.latents.features(image, *self.encoder_input.imaged_with(ctf, rotations, index))
 
     def render(self, observed: Observed, z: Tensor) -> Tensor:
         """Render particles at their poses from z (B, zdim), CTF applied: (B, M)."""

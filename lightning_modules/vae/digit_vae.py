@@ -65,8 +65,7 @@ class DigitVAE(VAE):
         """Fetch images (B,) and what the encoder sees of them; pictures know of no shift."""
         index = index.to(self.device)
         y = self.particles.images[index]
-        image = self.encoder_input(y, y.new_zeros(len(y), 2), None, index)
-        return Observed(index, y, self.latents.features(image, None, None))
+        return Observed(index, y, self.encoder_input(y, y.new_zeros(len(y), 2), None, index))
 
     def render(self, observed: Observed, z: Tensor) -> Tensor:
         """Render z (B, zdim) as logits (B, M); nothing else about an image is given."""

@@ -13,7 +13,7 @@ from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
 from lightning_modules.optimization.observed import Observed
 from lightning_modules.vae.cryo_vae import CryoVAE
-from lightning_modules.vae.posterior_search import batches_with_bar
+from lightning_modules.vae.posterior_search import batches_with_bar, starts
 from lightning_modules.vae.vae import VAE
 
 DAMPING = 1e-2  # at the start, as a fraction of the curvature
@@ -96,10 +96,7 @@ class GaussNewtonSearch:
         return Latents(mu, logvar)
 
     def _starts(self, model: VAE, observed: Observed, noise: torch.Generator) -> Iterator[Tensor]:
-        shape = (len(observed.index), model.latents.zdim)
-        yield torch.zeros(shape)
-        for _ in range(self.n_starts - 1):
-            yield torch.randn(shape, generator=noise)
+        yield from starts(model, observed, self.n_starts, noise)
         if self.from_encoder:
             yield model.infer(observed)[0]
 

@@ -78,18 +78,11 @@ class PosteriorSearch:
         ):
             for first, observed in batches:
                 noise = generator_of(seed, 15, first)
-                starts = [
-                    self._search(model, observed, beta, noise, bar, mu) for mu in self._starts(model, observed, noise)
-                ]
-                found.append(_best(model, observed, beta, generator_of(seed, 16, first), starts))
+                begun = starts(model, observed, self.n_starts, noise)
+                ends = [self._search(model, observed, beta, noise, bar, mu) for mu in begun]
+                found.append(_best(model, observed, beta, generator_of(seed, 16, first), ends))
         mu, logvar = (torch.cat(part) for part in zip(*found, strict=True))
         return Latents(mu, logvar)
-
-    def _starts(self, model: VAE, observed: Observed, noise: torch.Generator) -> Iterator[Tensor]:
-        shape = (len(observed.index), model.latents.zdim)
-        yield torch.zeros(shape)
-        for _ in range(self.n_starts - 1):
-            yield torch.randn(shape, generator=noise)
 
     def _search(
         self, model: VAE, observed: Observed, beta: float, noise: torch.Generator, bar: tqdm, start: Tensor
@@ -109,6 +102,14 @@ class PosteriorSearch:
             slower.step()
             bar.update(n)
         return mu.detach().cpu(), logvar.detach().cpu()
+
+
+def starts(model: VAE, observed: Observed, n: int, noise: torch.Generator) -> Iterator[Tensor]:
+    """Yield where n searches begin, mu (B, zdim) on the CPU: 0, and then draws from the prior."""
+    shape = (len(observed.index), model.latents.zdim)
+    yield torch.zeros(shape)
+    for _ in range(n - 1):
+        yield torch.randn(shape, generator=noise)
 
 
 @torch.no_grad()
