@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from experiments.audit.measures import Share, View, share_of
+from experiments.audit.measures import ImageCondition, Share, share_of
 from experiments.audit.model import model_of, read_state, stored_latents
 from experiments.audit.particles import AuditedData, read_unseen, take
 from experiments.audit.reproduced import Reproduced, compare
@@ -439,12 +439,12 @@ def test_weights_of_several_gpus_have_the_same_names(usual, tmp_path):
     assert read_state(tmp_path / "w.pkl").keys() == state.keys()
 
 
-def view(own: float, other: float, best: float, n: int = 200, name: str = "train") -> View:
+def view(own: float, other: float, best: float, n: int = 200, name: str = "train") -> ImageCondition:
     """Losses about given means."""
     noise = np.random.default_rng(0).normal(0, 0.01, n)
     terms = ElboTerms(own + noise, own + noise, np.ones(n))
     share = share_of(own + noise, other + noise[::-1], best + noise, 0)
-    return View(name, name, n, terms, other + noise[::-1], best + noise, share, {})
+    return ImageCondition(name, name, n, terms, other + noise[::-1], best + noise, share, {})
 
 
 SAME = Reproduced(10, 0.0, 0.0, 0.0, 1.0)
@@ -469,7 +469,7 @@ def test_the_verdict_is_the_share_of_what_z_could_tell(own, expected):
         (Share(0.60, 0.50, 0.70), BOTH, "in part both, not for certain: the interval crosses 2/3"),
         (Share(0.70, 0.60, 0.80), AMORTIZING, "amortizing, not for certain: the interval crosses 2/3"),
         (Share(0.80, 0.70, 0.90), AMORTIZING, "amortizing"),
-        (Share(0.50, 0.20, 0.80), UNKNOWN, "cannot tell"),
+        (Share(0.50, 0.20, 0.80), UNKNOWN, "inconclusive"),
     ],
 )
 def test_an_interval_that_crosses_a_threshold_is_in_the_headline(share, word, headline):

@@ -29,7 +29,7 @@ def particles(tmp_path_factory: pytest.TempPathFactory) -> Particles:
 def seen(particles: Particles, encoder_input, epoch: int | None, index: Tensor = EVERYONE, seed: int = 0) -> Tensor:
     """What the encoder sees in an epoch."""
     encoder_input.prepare(particles, FORMATION, seed)
-    encoder_input.begin(epoch)
+    encoder_input.start_epoch(epoch)
     ctf = FORMATION.ctf(particles.ctf_params[index])
     return encoder_input(particles.images[index], particles.shifts_px[index], ctf, index)
 
@@ -38,7 +38,7 @@ def test_outside_of_training_it_is_the_image_itself(particles: Particles) -> Non
     expected = seen(particles, IdentityInput(), None)
     augmented = AugmentedInput()
     assert not torch.equal(seen(particles, augmented, 3), expected)
-    augmented.begin(None)
+    augmented.start_epoch(None)
     ctf = FORMATION.ctf(particles.ctf_params)
     assert torch.equal(augmented(particles.images, particles.shifts_px, ctf, EVERYONE), expected)
 
@@ -81,7 +81,7 @@ def test_turns_are_equally_likely_and_drawn_anew(tmp_path: Path) -> None:
     augmented.prepare(many, FORMATION, 0)
     turns = []
     for epoch in range(100):
-        augmented.begin(epoch)
+        augmented.start_epoch(epoch)
         turns.append(augmented.quarter_turns.clone())
     counts = torch.bincount(torch.cat(turns), minlength=4)
     assert ((counts - 1000.0).square() / 1000).sum() < 16.3  # chi-squared, 3 degrees of freedom, p = 0.001
@@ -120,7 +120,7 @@ def test_a_resumed_training_sees_what_an_uninterrupted_one_sees(particles: Parti
 
 def test_the_loss_compares_with_the_image_itself(particles: Particles) -> None:
     model = cryo_vae(particles, AugmentedInput())
-    model.encoder_input.begin(0)
+    model.encoder_input.start_epoch(0)
     observed = model.observe(EVERYONE)
     assert torch.equal(observed.y, FORMATION.centre(particles.images, particles.shifts_px))
     assert not torch.equal(observed.x, seen(particles, IdentityInput(), None))

@@ -21,7 +21,7 @@ from lightning_modules.encoder_inputs.encoder_input import EncoderInput, Identit
 from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
 from lightning_modules.latents.table_init import ConstantLatents, LatentInit
-from lightning_modules.optimization.cuda_graph import WARM_UP, Captured
+from lightning_modules.optimization.cuda_graph import WARM_UP, CudaGraphStep
 from lightning_modules.vae import vae
 from tests.small_models import cryo_vae, particles_in, train, weights
 from tests.tiny import tiny
@@ -92,7 +92,7 @@ def trained(
     model.beta = lambda seen: seen / 100
     model.native = False  # as on a GPU; of C++ the recorder would know nothing
     if record is not None:
-        model.team = Captured(record=record)
+        model.team = CudaGraphStep(record=record)
     losses: list[list[float]] = []
     descend = model.team.descend
 

@@ -1,4 +1,4 @@
-"""The claims: what holds where the paper is right, what does not where it is wrong, and when one cannot tell."""
+"""The claims: what holds where the paper is right, what does not where it is wrong, and when it is inconclusive."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from cryodrgn.mrcfile import write_mrc
 
 from experiments.claims import similarity
 from experiments.claims.__main__ import main
-from experiments.claims.comparable_runs import Evidence, group
+from experiments.claims.comparable_runs import ComparableRuns, group
 from experiments.claims.criteria import Differs, Measure
 from experiments.claims.findings import FAILS, HOLDS, NO_LABELS, UNKNOWN, Claim
 from experiments.claims.paper_claims import CLAIMS, judge
@@ -126,7 +126,7 @@ def test_without_labels_the_claims_are_judged_by_what_needs_none(copy):
 def test_a_claim_that_rests_on_labels_alone_cannot_be_judged_without(tmp_path):
     claim = Claim("X", "s", "w", (Differs("a", "says", Measure("k", "k", needs_labels=True), higher=True),))
     runs = {0: look(tmp_path), 1: look(tmp_path)}
-    assert claim.judge(Evidence({}, {"a": runs, "baseline": runs})).why == NO_LABELS
+    assert claim.judge(ComparableRuns({}, {"a": runs, "baseline": runs})).why == NO_LABELS
 
 
 @pytest.mark.parametrize("experiment, claim", [
@@ -262,7 +262,7 @@ def test_mnist_is_judged_by_its_own_baseline(loss, kl, verdict):
         name: {seed: Digits(name, seed, metrics) for seed, metrics in by_seed.items()}
         for name, by_seed in {"mnist_vae": vae, "mnist_vlt": vlt}.items()
     }
-    assert CLAIMS[-1].judge(Evidence({}, runs)).verdict == verdict
+    assert CLAIMS[-1].judge(ComparableRuns({}, runs)).verdict == verdict
 
 
 def test_runs_of_another_setting_are_judged_apart(right, copy):

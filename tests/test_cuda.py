@@ -13,7 +13,7 @@ from experiments.runs.run import Run
 from experiments.training import fit as training
 from experiments.training.processes import Place
 from lightning_modules.latents.table_init import ConstantLatents, LatentInit
-from lightning_modules.optimization.cuda_graph import Captured
+from lightning_modules.optimization.cuda_graph import CudaGraphStep
 from tests.small_models import cryo_vae, particles_in, train
 from tests.test_ddp import fit_run
 from tests.test_ddp import run_in as small_run_in
@@ -52,7 +52,7 @@ def test_a_step_is_the_processors(init: LatentInit | None, tmp_path: Path) -> No
 
 @INITS
 def test_a_step_that_is_captured_is_the_one_that_is_called(init: LatentInit | None, tmp_path: Path) -> None:
-    losses, captured = [], Captured()
+    losses, captured = [], CudaGraphStep()
     for team in (None, captured):
         model = cryo_vae(particles_in(tmp_path, n=18), init=init, lr=1e-3, table_lr=0.1)
         model.team = team or model.team

@@ -26,7 +26,7 @@ from lightning_modules.encoder_inputs.encoder_input import EncoderInput, Identit
 from lightning_modules.encoder_inputs.twins import NoiseTwin
 from lightning_modules.errors import InputError
 from lightning_modules.latents.table_init import RandomLatents
-from lightning_modules.optimization.data_parallel import Alone, Team
+from lightning_modules.optimization.data_parallel import DataParallel, SingleProcess
 from lightning_modules.optimization.joined_adam import LARGE
 from lightning_modules.particles.particles import Particles
 from tests.small_models import cryo_vae, particles_in, train, weights
@@ -61,7 +61,7 @@ def _member(rank: int, size: int, folder: Path, particles: Particles, kind: str,
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     model = model_on(particles, kind, **options.pop("model", {}))
-    model.team = Team(rank, size)
+    model.team = DataParallel(rank, size)
     fitted = train(model, **options)
     losses = {name: value.item() for name, value in fitted.callback_metrics.items()}
     torch.save((model.state_dict(), losses), folder / f"{rank}.pt")
@@ -119,8 +119,8 @@ def test_several_processes_train_as_one_does(
 
 def test_one_process_shares_with_nobody() -> None:
     batch = torch.arange(7)
-    assert Alone().part(batch) is batch
-    parts = [Team(rank, 3).part(batch) for rank in range(3)]
+    assert SingleProcess().part(batch) is batch
+    parts = [DataParallel(rank, 3).part(batch) for rank in range(3)]
     assert torch.equal(torch.cat(parts), batch) and max(map(len, parts)) - min(map(len, parts)) == 1
 
 
@@ -173,7 +173,7 @@ def test_a_shared_run_is_interrupted_and_continued_exactly(tmp_path: Path, monke
     assert_equal(checkpoint_of(broken), checkpoint_of(whole))
 
 
-def _fail(team: Team, place: processes.Place, ready: Any, reason: str) -> None:
+def _fail(team: DataParallel, place: processes.Place, ready: Any, reason: str) -> None:
     ready()
     if reason == "killed":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.machine.disk_errors import told_in_one_line
+from experiments.machine.disk_errors import disk_errors_as_input_errors
 from experiments.runs import execution
 from experiments.runs.run import Run
 from lightning_modules.errors import InputError
@@ -72,7 +72,7 @@ def test_what_is_there_stays_whole_when_the_disk_is_full(tmp_path: Path) -> None
     path = tmp_path / "last.ckpt"
     torch.save({"a": torch.zeros(10)}, path)
     before = path.read_bytes()
-    with files_of_at_most(1000), pytest.raises(InputError, match="make room"), told_in_one_line(tmp_path):
+    with files_of_at_most(1000), pytest.raises(InputError, match="make room"), disk_errors_as_input_errors(tmp_path):
         write_atomically(path, lambda unfinished: torch.save({"a": torch.zeros(100_000)}, unfinished))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
@@ -80,13 +80,16 @@ def test_what_is_there_stays_whole_when_the_disk_is_full(tmp_path: Path) -> None
 @pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EROFS", "EIO"])
 def test_what_a_disk_answers_names_the_file(tmp_path: Path, number: str) -> None:
     code = getattr(errno, number)
-    with pytest.raises(InputError, match=rf"metrics\.json: .*{os.strerror(code)}"), told_in_one_line(tmp_path):
+    with (
+        pytest.raises(InputError, match=rf"metrics\.json: .*{os.strerror(code)}"),
+        disk_errors_as_input_errors(tmp_path),
+    ):
         raise OSError(code, os.strerror(code), str(tmp_path / "metrics.json"))
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     for error in (OSError("odd"), RuntimeError("shapes"), FileNotFoundError(errno.ENOENT, "gone")):
-        with pytest.raises(type(error)) as raised, told_in_one_line(tmp_path):
+        with pytest.raises(type(error)) as raised, disk_errors_as_input_errors(tmp_path):
             raise error
         assert raised.value is error
 

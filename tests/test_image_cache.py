@@ -21,7 +21,7 @@ import torch
 from experiments.configuration.compose import compose
 from experiments.configuration.identity import identity
 from experiments.configuration.validation import check
-from experiments.machine.disk_errors import told_in_one_line
+from experiments.machine.disk_errors import disk_errors_as_input_errors
 from experiments.runs.building import particles_of
 from lightning_modules.errors import InputError
 from lightning_modules.particles import image_cache, stack_reader
@@ -219,7 +219,7 @@ def test_a_damaged_cache_is_made_anew(
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     files = particle_set(tmp_path)
-    with files_of_at_most(5000), pytest.raises(InputError, match="make room"), told_in_one_line(tmp_path):
+    with files_of_at_most(5000), pytest.raises(InputError, match="make room"), disk_errors_as_input_errors(tmp_path):
         cached(files, tmp_path)
     assert {path.suffix for path in (tmp_path / "cache" / "preprocessed").iterdir()} <= {".lease", ".sum"}
     assert torch.equal(cached(files, tmp_path).images, load_particles(files).images)

@@ -80,7 +80,7 @@ def test_augmentation_by_quarter_turns_changes_nothing(particles: Particles) -> 
     turned = AugmentedInput(max_shift_px=0)
     model = pose_aware(particles, turned)
     own = statistics(model)
-    turned.begin(3)
+    turned.start_epoch(3)
     assert turned.quarter_turns[INDEX].any()
     torch.testing.assert_close(statistics(model), own, rtol=1e-3, atol=1e-5)
 

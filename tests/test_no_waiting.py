@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_modules.encoder_inputs.encoder_input import EncoderInput, IdentityInput
 from lightning_modules.encoder_inputs.twins import NoiseTwin, PermutedTwin
 from lightning_modules.latents.table_init import ConstantLatents
-from lightning_modules.optimization.minibatches import Block, EpochBlocks
+from lightning_modules.optimization.minibatches import EpochBlocks, MinibatchBlock
 from lightning_modules.optimization.row_adam import RowAdam
 from lightning_modules.particles.particles import Particles
 from lightning_modules.vae.cryo_vae import CryoVAE
@@ -82,7 +82,7 @@ def trained(model: CryoVAE, n_batches: int) -> Trace:
     model.prepare()
     optimizers = model.configure_optimizers()
     model.optimizers = lambda **_: optimizers  # type: ignore[method-assign]
-    reports: list[Block] = []
+    reports: list[MinibatchBlock] = []
     model._report = reports.append  # type: ignore[method-assign]
     first, second = list(EpochBlocks(len(model.particles), 4, n_batches, seed=0, epoch=0))[:2]
     model.training_step(first, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.audit.measures import View
+from experiments.audit.measures import ImageCondition
 from experiments.figures import style as look
 from experiments.figures.latents import displaced_latents
 from experiments.figures.volume_pictures import pictures_of
@@ -22,7 +22,7 @@ SHORT = {
 }
 
 
-def losses(views: Sequence[View], path: Path) -> Path:
+def losses(views: Sequence[ImageCondition], path: Path) -> Path:
     """Draw the losses with own, another's and the best q, a line per view.
 
     Args:
@@ -52,7 +52,7 @@ def losses(views: Sequence[View], path: Path) -> Path:
         return look.save(fig, path)
 
 
-def shares(views: Sequence[View], low: float, high: float, path: Path) -> Path:
+def shares(views: Sequence[ImageCondition], low: float, high: float, path: Path) -> Path:
     """Draw the shares with their intervals, between the thresholds of the verdict.
 
     Args:

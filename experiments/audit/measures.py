@@ -46,7 +46,7 @@ class Share(NamedTuple):
     high: float
 
 
-class View(NamedTuple):
+class ImageCondition(NamedTuple):
     """What the encoder makes of one kind of images.
 
     Attributes:
@@ -106,7 +106,7 @@ class View(NamedTuple):
         return {f"audit/{self.name}/{key}": value for key, value in numbers.items()}
 
 
-class Judge:
+class PosteriorEvaluator:
     """Renders some particles of a model from given q."""
 
     def __init__(
@@ -134,13 +134,15 @@ class Judge:
         """Return the terms of the loss with given q, each (n,)."""
         return elbo_terms(self.model, latents, self.beta, self.model.seed, self.n_samples, self.index)
 
-    def view(self, name: str, says: str, latents: Latents, moved: dict[str, float | None] | None = None) -> View:
+    def view(
+        self, name: str, says: str, latents: Latents, moved: dict[str, float | None] | None = None
+    ) -> ImageCondition:
         """Judge q of all particles of the model."""
         q = self.of_these(latents)
         order = torch.from_numpy(derangement(len(self.index), self.model.seed))
         own, other = self.terms(q), self.terms(Latents(*(part[order] for part in q))).total
         share = share_of(own.total, other, self.best, self.model.seed)
-        return View(name, says, len(self.index), own, other, self.best, share, moved or {})
+        return ImageCondition(name, says, len(self.index), own, other, self.best, share, moved or {})
 
 
 def share_of(own: Floats, other: Floats, best: Floats, seed: int) -> Share:
@@ -159,7 +161,7 @@ def _ratio(own: Floats, other: Floats, best: Floats) -> Floats:
     return np.clip(ratio, 0, 1)
 
 
-def altered_views(judge: Judge, original: Latents) -> Iterator[tuple[View, Latents]]:
+def altered_views(judge: PosteriorEvaluator, original: Latents) -> Iterator[tuple[ImageCondition, Latents]]:
     """Show the encoder each kind of altered images of its training particles.
 
     Args:

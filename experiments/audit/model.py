@@ -21,7 +21,7 @@ from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
-from lightning_modules.optimization.observed import Observed
+from lightning_modules.optimization.observed import ParticleBatch
 from lightning_modules.particles.particles import Particles
 from lightning_modules.vae.beta_schedule import beta_schedule
 from lightning_modules.vae.cryo_vae import CryoVAE
@@ -61,7 +61,7 @@ class AuditedVAE(CryoVAE):
     compared: Tensor | None = None
     encoded_shifts_px: Tensor | None = None
 
-    def observe(self, index: Tensor) -> Observed:
+    def observe(self, index: Tensor) -> ParticleBatch:
         """Observe particles (B,); the loss leaves the corners of the lattice out, even if the encoder sees them."""
         seen = super().observe(index)
         if self.encoded_shifts_px is not None:
@@ -72,7 +72,7 @@ class AuditedVAE(CryoVAE):
         ctf = None if seen.ctf is None else seen.ctf[:, pixels]
         return seen._replace(y=seen.y[:, pixels], ctf=ctf)
 
-    def _encoded(self, index: Tensor, shifts_px: Tensor, seen: Observed) -> Tensor:
+    def _encoded(self, index: Tensor, shifts_px: Tensor, seen: ParticleBatch) -> Tensor:
         """Return what the encoder sees of particles (B,) that are centred by other shifts than the loss centres by."""
         assert seen.rotations is not None
         rows = index.to(seen.y.device)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.audit.measures import View
-from experiments.audit.particles import Taken
+from experiments.audit.measures import ImageCondition
+from experiments.audit.particles import Sample
 from experiments.audit.reproduced import Reproduced
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import CLEAR, HIGH, LOW, Verdict
@@ -39,9 +39,9 @@ class Findings:
     folder: Folder
     settings: Settings
     files: ParticleFiles
-    taken: Taken
+    taken: Sample
     reproduced: Reproduced
-    views: list[View]
+    views: list[ImageCondition]
     verdict: Verdict
     pairs: dict[str, float | None]
     figures: list[Path]

@@ -117,7 +117,7 @@ class AuditedData(ParticleSource):
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
+class Sample:
     """Which of the particles are looked at.
 
     Attributes:
@@ -140,7 +140,7 @@ class Taken:
 FEWEST_UNSEEN = 20
 
 
-def take(files: ParticleFiles, most: int, most_unseen: int, seed: int) -> Taken:
+def take(files: ParticleFiles, most: int, most_unseen: int, seed: int) -> Sample:
     """Draw particles that were trained on, and others of the stack.
 
     Args:
@@ -157,10 +157,10 @@ def take(files: ParticleFiles, most: int, most_unseen: int, seed: int) -> Taken:
     if len(others) >= FEWEST_UNSEEN:
         unseen = dataclasses.replace(files, ind=None, split=Some(_draw(others, most_unseen, rng)))
     trained = dataclasses.replace(files, split=Some(positions))
-    return Taken(trained, positions, len(selection.rows), unseen, len(others))
+    return Sample(trained, positions, len(selection.rows), unseen, len(others))
 
 
-def read_unseen(taken: Taken, norm: tuple[float, float] | None) -> tuple[Taken, Particles | None]:
+def read_unseen(taken: Sample, norm: tuple[float, float] | None) -> tuple[Sample, Particles | None]:
     """Read the unseen particles before anything takes long.
 
     Poses are often those of the indexed particles alone: of filtered poses, of poses refined in training, of a folder

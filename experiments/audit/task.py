@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 
 from experiments.audit import figures
-from experiments.audit.measures import TURNED, Judge, View, altered_views
+from experiments.audit.measures import TURNED, ImageCondition, PosteriorEvaluator, altered_views
 from experiments.audit.model import AuditedVAE, model_of, stored_latents
 from experiments.audit.page import Findings, write_page
 from experiments.audit.particles import AuditedData, read_unseen, shifts_of_encoder, take
@@ -112,11 +112,11 @@ class Audit:
 
     def _views(
         self, model: AuditedVAE, original: Latents, n_judged: int, unseen: Particles | None
-    ) -> tuple[list[View], Latents]:
+    ) -> tuple[list[ImageCondition], Latents]:
         """Return all views, and q of the turned images."""
         order = np.random.default_rng((model.seed, 23)).permutation(len(original.mu))
         index = torch.from_numpy(np.sort(order[:n_judged]))
-        trained = Judge(model, self.search, self.n_samples, index, original)
+        trained = PosteriorEvaluator(model, self.search, self.n_samples, index, original)
         views = [trained.view("train", "its training images, as they are", original)]
         for view, altered in altered_views(trained, original):
             if view.name == TURNED:
@@ -127,7 +127,7 @@ class Audit:
             model.take(unseen)
             everyone = torch.arange(len(model.particles))
             latents = model.encode()
-            of_unseen = Judge(model, self.search, self.n_samples, everyone, latents)
+            of_unseen = PosteriorEvaluator(model, self.search, self.n_samples, everyone, latents)
             views.insert(1, of_unseen.view("unseen", "particles of the stack that are not in its index", latents))
             model.take(seen)
             model.encoded_shifts_px = shifts_px
@@ -161,7 +161,7 @@ def _same_box(files: Any, settings: Settings) -> None:
 
 
 def _draw(
-    run: Run, model: AuditedVAE, views: list[View], stored: Latents, original: Latents, turned: Latents
+    run: Run, model: AuditedVAE, views: list[ImageCondition], stored: Latents, original: Latents, turned: Latents
 ) -> tuple[list[Path], dict[str, float | None]]:
     """Write volumes and figures; return the figures, and how alike V(z) and V(z') are."""
     moved = np.linalg.norm((turned.mu - original.mu).numpy(), axis=1)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from experiments.audit.measures import View
+from experiments.audit.measures import ImageCondition
 from experiments.audit.reproduced import NEARLY, Reproduced
 
-AMORTIZING, MEMORIZING, BOTH, UNKNOWN = "amortizing", "memorizing", "in part both", "cannot tell"
+AMORTIZING, MEMORIZING, BOTH, UNKNOWN = "amortizing", "memorizing", "in part both", "inconclusive"
 LOW, HIGH = 1 / 3, 2 / 3  # of the share
 CLEAR = 4.0  # standard errors
 
@@ -45,7 +45,13 @@ class Verdict:
         return MEANING[self.word]
 
 
-def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | None, why_not: str = "") -> Verdict:
+def judge(
+    reproduced: Reproduced,
+    trained: ImageCondition,
+    turned: ImageCondition,
+    unseen: ImageCondition | None,
+    why_not: str = "",
+) -> Verdict:
     """Judge an encoder.
 
     Args:
@@ -86,18 +92,18 @@ def judge(reproduced: Reproduced, trained: View, turned: View, unseen: View | No
     return Verdict(word, reasons, warnings, "" if word == UNKNOWN else _crossed(decisive))
 
 
-def _crossed(view: View) -> str:
+def _crossed(view: ImageCondition) -> str:
     return " and ".join(name for name, at in (("1/3", LOW), ("2/3", HIGH)) if view.share.low < at < view.share.high)
 
 
-def _word(view: View) -> str:
+def _word(view: ImageCondition) -> str:
     value, low, high = view.share
     if low < LOW and high > HIGH:
         return UNKNOWN
     return AMORTIZING if value >= HIGH else MEMORIZING if value <= LOW else BOTH
 
 
-def _reason(view: View, name: str) -> str:
+def _reason(view: ImageCondition, name: str) -> str:
     return (
         f"Of what z could tell about {name}, the encoder tells {100 * view.share.value:.0f} % (95 % "
         f"interval {100 * view.share.low:.0f} to {100 * view.share.high:.0f} %, {view.n} particles)."

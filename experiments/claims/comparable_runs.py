@@ -23,11 +23,11 @@ SETTING = ("batch_size", "lr", "precision", "weight_decay", "beta", "beta_contro
 OWN = ("zdim=", "encoder", "metadata", "latents", "table_lr=", "task", "name=")
 MEAN_VOLUME = "volumes/per_image_fsc_auc_of_mean"
 
-Likeness = Callable[[RunFolder, RunFolder], float | None]
+Similarity = Callable[[RunFolder, RunFolder], float | None]
 
 
 @dataclass
-class Evidence:
+class ComparableRuns:
     """Finished runs of one data set and one setting.
 
     Attributes:
@@ -39,7 +39,7 @@ class Evidence:
     setting: dict[str, Any]
     runs: dict[str, dict[int, RunFolder]] = field(default_factory=dict)
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _compared: dict[tuple[Likeness, Path, Path], float | None] = field(default_factory=dict, repr=False)
+    _compared: dict[tuple[Similarity, Path, Path], float | None] = field(default_factory=dict, repr=False)
 
     def of(self, experiment: str) -> dict[int, RunFolder]:
         """Return an experiment's runs by seed; none if there are none."""
@@ -62,7 +62,7 @@ class Evidence:
                 return f"{experiment} is undertrained: its volumes are no better than the mean volume ({numbers})"
         return ""
 
-    def likeness(self, a: str, b: str, compare: Likeness) -> list[float]:
+    def likeness(self, a: str, b: str, compare: Similarity) -> list[float]:
         """Compare the runs of two experiments, pair by pair.
 
         Two runs with one seed share their decoder's first weights and the order of the particles, which makes
@@ -83,7 +83,7 @@ class Evidence:
         )
         return [value for x, y in pairs if (value := self._compare(compare, x, y)) is not None]
 
-    def _compare(self, compare: Likeness, x: RunFolder, y: RunFolder) -> float | None:
+    def _compare(self, compare: Similarity, x: RunFolder, y: RunFolder) -> float | None:
         key = (compare, x.folder, y.folder)
         if key not in self._compared:
             self._compared[key] = compare(x, y)
@@ -95,7 +95,7 @@ class Evidence:
         return sum(map(len, self.runs.values()))
 
 
-def group(found: Iterable[RunFolder]) -> list[Evidence]:
+def group(found: Iterable[RunFolder]) -> list[ComparableRuns]:
     """Group finished runs by data set and setting.
 
     Where an experiment was run in several variants (``encoder.width=64``), the one nearest to its file in
@@ -123,7 +123,7 @@ def setting_of(config: dict[str, Any]) -> dict[str, Any]:
     return {"data": data, **shared, "max_epochs": None if config.get("audit") else trainer.get("max_epochs")}
 
 
-def describe(evidence: Evidence) -> str:
+def describe(evidence: ComparableRuns) -> str:
     """Say in a few words what a group of runs shares."""
     setting = evidence.setting
     data = setting.get("data", {})
@@ -140,8 +140,8 @@ def describe(evidence: Evidence) -> str:
     return ", ".join(filter(None, words))
 
 
-def _evidence(runs: list[RunFolder]) -> Evidence:
-    evidence = Evidence(setting_of(runs[0].config))
+def _evidence(runs: list[RunFolder]) -> ComparableRuns:
+    evidence = ComparableRuns(setting_of(runs[0].config))
     variants: dict[str, dict[tuple[str, ...], list[RunFolder]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         variants[run.name][variant_of(run.config)].append(run)

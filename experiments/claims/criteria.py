@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
-from experiments.claims.comparable_runs import Evidence, Likeness
+from experiments.claims.comparable_runs import ComparableRuns, Similarity
 from experiments.claims.findings import NO_LABELS, Finding
 
 SEEDS_NEEDED = 2
@@ -30,11 +30,11 @@ class Measure:
     chance: float | str = 0.0
     needs_labels: bool = False
 
-    def of(self, evidence: Evidence, experiment: str) -> tuple[float, ...]:
+    def of(self, evidence: ComparableRuns, experiment: str) -> tuple[float, ...]:
         """Return the number of every seed that has it."""
         return tuple(evidence.numbers(experiment, self.key).values())
 
-    def by_chance(self, evidence: Evidence, experiment: str) -> float:
+    def by_chance(self, evidence: ComparableRuns, experiment: str) -> float:
         """Return the chance level."""
         if not isinstance(self.chance, str):
             return self.chance
@@ -59,7 +59,7 @@ class _Number:
     measure: Measure
     reference: str = field(default="baseline", kw_only=True)
 
-    def _gather(self, evidence: Evidence) -> Finding:
+    def _gather(self, evidence: ComparableRuns) -> Finding:
         """Collect the numbers; the finding has a reason in ``why`` where they do not suffice for a verdict."""
         measure = self.measure
         blank = Finding(self.says, self.experiment, measure.key, reference=self.reference)
@@ -80,7 +80,7 @@ class Keeps(_Number):
 
     share: float
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare a final number."""
         return _by_share(self, evidence, at_least=True)
 
@@ -91,12 +91,12 @@ class Loses(_Number):
 
     share: float
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare a final number."""
         return _by_share(self, evidence, at_least=False)
 
 
-def _by_share(criterion: Keeps | Loses, evidence: Evidence, at_least: bool) -> Finding:
+def _by_share(criterion: Keeps | Loses, evidence: ComparableRuns, at_least: bool) -> Finding:
     measure, reference = criterion.measure, criterion.reference
     found = criterion._gather(evidence)
     if found.why:
@@ -128,7 +128,7 @@ class Differs(_Number):
     higher: bool
     relative: float = 0.0
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare a final number."""
         found = self._gather(evidence)
         if found.why:
@@ -161,14 +161,14 @@ class Resembles:
     experiment: str
     says: str
     metric: str
-    likeness: Likeness
-    chance: Likeness
+    likeness: Similarity
+    chance: Similarity
     share: float
     at_least: bool = True
-    error: Likeness | None = None
+    error: Similarity | None = None
     reference: str = field(default="baseline", kw_only=True)
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare runs, pair by pair."""
         found = Finding(self.says, self.experiment, self.metric, reference=self.reference, at_least=self.at_least)
         if lacking := _lacking(evidence, self.experiment, self.reference):
@@ -209,11 +209,11 @@ class MovesFar:
     measure: Measure
     threshold: float
     reason: str
-    between_seeds: Likeness
-    common: tuple[Likeness, Likeness]
+    between_seeds: Similarity
+    common: tuple[Similarity, Similarity]
     reference: str = field(default="baseline", kw_only=True)
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare a final number."""
         found = Finding(self.says, self.experiment, self.measure.key, reference=self.reference)
         if lacking := _lacking(evidence, self.experiment, self.reference):
@@ -244,12 +244,12 @@ class TakesAsLong:
 
     experiments: tuple[str, ...]
     says: str
-    seconds: Callable[[Evidence, str], list[float]]
+    seconds: Callable[[ComparableRuns, str], list[float]]
     factor: float
     reason: str
     reference: str = field(default="baseline", kw_only=True)
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare times."""
         yardstick = tuple(self.seconds(evidence, self.reference))
         names = ", ".join(self.experiments)
@@ -268,7 +268,7 @@ class TakesAsLong:
         return found.decided(threshold, not slower, self.reason, by=[worst])
 
 
-def _lacking(evidence: Evidence, experiment: str, reference: str) -> str:
+def _lacking(evidence: ComparableRuns, experiment: str, reference: str) -> str:
     """Say which runs are missing, or that the reference is no yardstick; empty if neither is so."""
     if not evidence.of(experiment):
         return f"missing run: {experiment}"

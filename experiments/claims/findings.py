@@ -1,7 +1,7 @@
 """What a claim is, and how it is judged.
 
 No verdict comes from one seed. The yardstick is what seeds of the baseline do among themselves. Where seeds of the
-judged experiment lie on both sides of a threshold, one cannot tell.
+judged experiment lie on both sides of a threshold, the finding is inconclusive.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
-from experiments.claims.comparable_runs import Evidence, describe
+from experiments.claims.comparable_runs import ComparableRuns, describe
 
-HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
+HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "inconclusive"
 NO_LABELS = "no labels: the truth that this is compared with is not known"
 
 
@@ -23,8 +23,8 @@ class Finding:
         says: what is examined, in words.
         experiment: what is judged.
         metric: its name or key.
-        verdict: holds, does not hold, cannot tell.
-        why: why one cannot tell; empty otherwise.
+        verdict: holds, does not hold, inconclusive.
+        why: why it is inconclusive; empty otherwise.
         values: of the judged experiment, one per seed or pair of runs.
         yardstick: the same metric of the reference, one per seed or pair.
         reference: the experiment that ``yardstick`` is of.
@@ -59,7 +59,7 @@ class Finding:
             by: what decides; ``values`` if it is empty.
 
         Returns:
-            The finding with its verdict. One cannot tell where some meet the threshold and some do not, or where
+            The finding with its verdict. It is inconclusive where some meet the threshold and some do not, or where
             one is within its standard error of it.
         """
         values = by or self.values
@@ -83,7 +83,7 @@ class Finding:
 class Criterion(Protocol):
     """What a claim asks of the evidence."""
 
-    def judge(self, evidence: Evidence) -> Finding:
+    def judge(self, evidence: ComparableRuns) -> Finding:
         """Compare, and decide."""
 
 
@@ -105,7 +105,7 @@ class Claim:
     criteria: tuple[Criterion, ...]
     note: str = ""
 
-    def judge(self, evidence: Evidence) -> "Judged":
+    def judge(self, evidence: ComparableRuns) -> "Judged":
         """Judge every criterion."""
         findings = tuple(criterion.judge(evidence) for criterion in self.criteria)
         return Judged(self, findings, describe(evidence) if evidence.runs else "")
@@ -138,13 +138,13 @@ class Judged:
 
     @property
     def why(self) -> str:
-        """Why one cannot tell, or which parts do not hold; empty where the claim holds."""
+        """Why the claim is inconclusive, or which parts do not hold; empty where the claim holds."""
         if self.verdict == UNKNOWN:
             return "; ".join(dict.fromkeys(f.why for f in self.decisive if f.verdict == UNKNOWN))
         return "; ".join(f"{f.experiment}: {f.says}" for f in self.decisive if f.verdict == FAILS)
 
     @property
-    def telling(self) -> tuple[Finding, ...]:
+    def headline_findings(self) -> tuple[Finding, ...]:
         """The findings to be shown first: those that do not hold; where all do, the closest call."""
         failing = tuple(f for f in self.decisive if f.verdict == FAILS)
         return failing or (min(self.decisive, key=lambda f: f.margin),)

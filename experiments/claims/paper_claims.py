@@ -14,7 +14,7 @@ The thresholds are conventions, stated here once and chosen before any run was j
 from collections.abc import Sequence
 
 from experiments.claims import similarity
-from experiments.claims.comparable_runs import Evidence, describe, group
+from experiments.claims.comparable_runs import ComparableRuns, describe, group
 from experiments.claims.criteria import Differs, Keeps, Loses, Measure, MovesFar, Resembles, TakesAsLong
 from experiments.claims.findings import Claim, Criterion
 from experiments.claims.wording import Verdicts
@@ -90,7 +90,7 @@ def moves_far(experiment: str) -> tuple[Criterion, ...]:
     )  # fmt: skip
 
 
-def seconds_per_epoch(evidence: Evidence, experiment: str) -> list[float]:
+def seconds_per_epoch(evidence: ComparableRuns, experiment: str) -> list[float]:
     """Return each seed's fastest epoch: no other is free of what else the machine did. The first one warms up."""
     logs = (
         [row["time/epoch_s"] for row in run.rows if "time/epoch_s" in row] for run in evidence.of(experiment).values()
@@ -209,14 +209,14 @@ def judge(found: Sequence[RunFolder]) -> list[Verdicts]:
     """
     groups = group(found)
     of_digits = [g for g in groups if g.of("mnist_vae") or g.of("mnist_vlt")]
-    digits = min(of_digits, key=lambda g: not describe(g).startswith("data=mnist"), default=Evidence({}))
+    digits = min(of_digits, key=lambda g: not describe(g).startswith("data=mnist"), default=ComparableRuns({}))
     cryo_em = [g for g in groups if CRYO_EM.intersection(g.runs)]
     return [
         Verdicts(
             describe(evidence) if evidence.runs else "",
             [claim.judge(digits if claim.name == "C12" else evidence) for claim in CLAIMS],
         )
-        for evidence in cryo_em or [Evidence({})]
+        for evidence in cryo_em or [ComparableRuns({})]
     ]
 
 

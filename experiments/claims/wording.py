@@ -62,7 +62,7 @@ def markdown(verdicts: Verdicts) -> str:
     """Lay the verdicts out as a Markdown table, with the numbers of what fails, or of the closest call."""
     lines = ["| | the paper | verdict | numbers |", "|---|---|---|---|"]
     for one in verdicts.judged:
-        told = "; ".join(filter(None, map(in_short, one.telling))) or one.why
+        told = "; ".join(filter(None, map(in_short, one.headline_findings))) or one.why
         lines.append(f"| {one.claim.name} | {one.claim.statement} | {one.verdict} | {told} |")
     return "\n".join(lines) + "\n"
 

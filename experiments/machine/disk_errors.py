@@ -18,7 +18,7 @@ TORCH_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream error")
 
 
 @contextmanager
-def told_in_one_line(folder: Path) -> Iterator[None]:
+def disk_errors_as_input_errors(folder: Path) -> Iterator[None]:
     """Turn what a full, read-only or broken disk answers into an InputError.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.claims.comparable_runs import Evidence, setting_of
+from experiments.claims.comparable_runs import ComparableRuns, setting_of
 from experiments.claims.paper_figures import FIGURES, Shown
 from experiments.report.numbers import BRIEF
 from experiments.runs.folders import RunFolder
@@ -23,7 +23,7 @@ class Caption:
     here: str
 
 
-def of_experiment(name: str, evidence: Evidence) -> Caption | None:
+def of_experiment(name: str, evidence: ComparableRuns) -> Caption | None:
     """Return the caption of an experiment, with the numbers of all its seeds; None where it is not in the paper."""
     shown = _shown(name)
     if shown is None:
@@ -31,18 +31,18 @@ def of_experiment(name: str, evidence: Evidence) -> Caption | None:
     return Caption(f"{shown.statement} ({shown.where})", found_here(shown, evidence))
 
 
-def of_run(run: RunFolder, groups: Sequence[Evidence]) -> Caption | None:
+def of_run(run: RunFolder, groups: Sequence[ComparableRuns]) -> Caption | None:
     """Return the caption of a run, with its own numbers; those of the reference are of the same setting."""
     shown = _shown(run.name)
     if shown is None:
         return None
     setting = setting_of(run.config)
-    evidence = next((one for one in groups if one.setting == setting), Evidence({}))
+    evidence = next((one for one in groups if one.setting == setting), ComparableRuns({}))
     own = {key: [value] for key in shown.keys if (value := run.number(key)) is not None}
     return Caption(f"{shown.statement} ({shown.where})", _here(shown, own, evidence))
 
 
-def found_here(shown: Shown, evidence: Evidence, form: str = ".3g") -> str:
+def found_here(shown: Shown, evidence: ComparableRuns, form: str = ".3g") -> str:
     """Return the numbers of a figure of the paper, seed by seed, and those of its reference.
 
     Args:
@@ -61,7 +61,7 @@ def _shown(name: str) -> Shown | None:
     return next((shown for shown in FIGURES if shown.experiment == name), None)
 
 
-def _here(shown: Shown, own: Mapping[str, Sequence[float]], evidence: Evidence, form: str = ".3g") -> str:
+def _here(shown: Shown, own: Mapping[str, Sequence[float]], evidence: ComparableRuns, form: str = ".3g") -> str:
     parts = []
     for key in shown.keys:
         if not own.get(key):

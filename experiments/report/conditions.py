@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from experiments.claims.comparable_runs import OWN, Evidence, describe
+from experiments.claims.comparable_runs import OWN, ComparableRuns, describe
 from experiments.configuration.overrides import overrides_of
 from experiments.runs import provenance
 from experiments.runs.folders import RunFolder
@@ -13,7 +13,7 @@ from lightning_modules.errors import InputError
 NAMED = ("+exp=", "name=", "seed=", "precision=", *OWN)
 
 
-def conditions(evidence: Evidence) -> str:
+def conditions(evidence: ComparableRuns) -> str:
     """Return in one sentence or two with what a group of runs was measured.
 
     Args:

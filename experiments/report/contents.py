@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.claims import paper_claims
-from experiments.claims.comparable_runs import Evidence, describe, group
+from experiments.claims.comparable_runs import ComparableRuns, describe, group
 from experiments.claims.paper_experiments import IN_THE_PAPER, about, place
 from experiments.claims.wording import Verdicts
 from experiments.configuration.compose import compose
@@ -143,13 +143,13 @@ def gather(found: Sequence[RunFolder]) -> Contents:
     )
 
 
-def _missing(groups: Sequence[Evidence]) -> list[str]:
+def _missing(groups: Sequence[ComparableRuns]) -> list[str]:
     """Name experiments of the paper that the largest cryo-EM group lacks."""
     largest = next((g for g in groups if set(IN_THE_PAPER) & set(g.runs)), None)
     return [name for name in IN_THE_PAPER if largest is None or not largest.of(name)]
 
 
-def _group(evidence: Evidence, anchors: dict[Path, str]) -> Group:
+def _group(evidence: ComparableRuns, anchors: dict[Path, str]) -> Group:
     cells = []
     for name in sorted(evidence.runs, key=place):
         run = next(iter(evidence.of(name).values()))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.claims.comparable_runs import Evidence
+from experiments.claims.comparable_runs import ComparableRuns
 from experiments.report.numbers import number
 from experiments.runs.folders import RunFolder
 
@@ -75,7 +75,7 @@ AUGMENTATION = (
 )
 
 
-def augmentation(evidence: Evidence) -> list[tuple[str, str, str]]:
+def augmentation(evidence: ComparableRuns) -> list[tuple[str, str, str]]:
     """Return what augmentation changes: the quantity, of the baseline, and of the augmented encoder.
 
     Several seeds stand side by side. A quantity that the augmented encoder has not is left out.

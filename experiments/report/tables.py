@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.claims import paper_claims
-from experiments.claims.comparable_runs import Evidence, group
+from experiments.claims.comparable_runs import ComparableRuns, group
 from experiments.claims.paper_experiments import about, place
 from experiments.claims.paper_figures import FIGURES
 from experiments.claims.wording import in_words, markdown
@@ -76,7 +76,7 @@ Made by `python -m experiments tables` from finished runs.
 """
 
 
-def grid(block: str, evidence: Evidence) -> str:
+def grid(block: str, evidence: ComparableRuns) -> str:
     """Return README.md's grid with its numbers renewed: rows and words stay, experiments that are new come last.
 
     Args:
@@ -89,7 +89,7 @@ def grid(block: str, evidence: Evidence) -> str:
     return "\n\n".join(_renewed(table.splitlines(), evidence, rest) for table in tables) + "\n"
 
 
-def _renewed(lines: list[str], evidence: Evidence, rest: Sequence[str]) -> str:
+def _renewed(lines: list[str], evidence: ComparableRuns, rest: Sequence[str]) -> str:
     head = _cells(lines[0])
     keys = [COLUMNS.get(title) for title in head]
     n_words = next((i for i, key in enumerate(keys) if key), len(keys))
@@ -108,11 +108,11 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def _seeds(evidence: Evidence, experiment: str, key: str, form: str) -> str:
+def _seeds(evidence: ComparableRuns, experiment: str, key: str, form: str) -> str:
     return " / ".join(format(value, form) for value in evidence.numbers(experiment, key).values())
 
 
-def figures(groups: Sequence[Evidence]) -> str:
+def figures(groups: Sequence[ComparableRuns]) -> str:
     """Return a row for each figure of the paper: its statement, our numbers, the command.
 
     Args:
@@ -120,7 +120,7 @@ def figures(groups: Sequence[Evidence]) -> str:
     """
     lines = ["| figure | Paper | Here | command |", "|---|---|---|---|"]
     for shown in FIGURES:
-        evidence = next((one for one in groups if one.of(shown.experiment)), Evidence({}))
+        evidence = next((one for one in groups if one.of(shown.experiment)), ComparableRuns({}))
         command = f"`python run.py +exp={shown.experiment}`"
         lines.append(f"| {shown.where} | {shown.statement} | {found_here(shown, evidence)} | {command} |")
     return "\n".join([*lines, *(text for one in groups[:2] for text in ("", conditions(one)))]) + "\n"

@@ -15,7 +15,7 @@ from experiments.configuration.error_messages import one_line
 from experiments.configuration.stored import refuse_unknown_targets
 from experiments.machine import signals
 from experiments.machine.devices import check_devices
-from experiments.machine.disk_errors import told_in_one_line
+from experiments.machine.disk_errors import disk_errors_as_input_errors
 from experiments.machine.memory import check_memory
 from experiments.runs import provenance, state
 from experiments.runs.changed_data import refuse_changed
@@ -52,7 +52,7 @@ def execute(config: DictConfig, in_sweep: bool = False) -> Run:
         refuse_changed(run)
         logger.info("already finished, nothing to do; overwrite=true starts over%s", _how_to_log(run))
         return run
-    with told_in_one_line(run.folder), _failure_recorded(run, keep=in_sweep):
+    with disk_errors_as_input_errors(run.folder), _failure_recorded(run, keep=in_sweep):
         check_devices(run.config.trainer.accelerator, run.config.trainer.devices)
         check_memory(to_dict(run.config))
         source = _finished_source(run, in_sweep)

@@ -62,7 +62,7 @@ class AmortizationTest:
             mu_original=original.mu.numpy(),
             logvar_original=original.logvar.numpy(),
         )
-        made = instantiate(run.config.results).of_altered(run, model, original, altered)
+        made = instantiate(run.config.results).after_altering(run, model, original, altered)
         state = (particles.labels or {}).get("state")
         table = altered_particles.table_of(original.mu, altered.mu, state, particles.index, run.config.seed)
         write(run.folder, {**table, **made.of_particles})

@@ -14,7 +14,7 @@ from experiments.figures.digits import Row, side_by_side
 from experiments.figures.latent_maps import LatentMap
 from experiments.metrics.digits import APART, MIXED, DigitReader, accuracy_of_digits
 from experiments.runs.run import Run
-from experiments.tasks.particle_results import Made
+from experiments.tasks.particle_results import TaskResults
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.vae.digit_vae import DigitVAE
 
@@ -26,7 +26,7 @@ N_SHOWN = 8
 class DigitResults:
     """For digits: the losses per batch of 128, how well images are reconstructed, and who could still read them."""
 
-    def of_training(self, run: Run, model: DigitVAE, latents: Latents, rows: list[dict[str, Any]]) -> Made:
+    def after_training(self, run: Run, model: DigitVAE, latents: Latents, rows: list[dict[str, Any]]) -> TaskResults:
         """Compare the images with their reconstructions."""
         digit = model.particles.labels["state"]
         images, seen = originals_and_seen(model)
@@ -41,19 +41,19 @@ class DigitResults:
             "reconstructions/class_accuracy": reader.accuracy(read),
             "reconstructions/class_accuracy_of_images": reader.accuracy(reader.read(images)),
         }
-        return Made(metrics, [draw_images(run, model, images, seen, reconstructed, read)])
+        return TaskResults(metrics, [draw_images(run, model, images, seen, reconstructed, read)])
 
-    def of_altered(self, run: Run, model: DigitVAE, original: Latents, altered: Latents) -> Made:
+    def after_altering(self, run: Run, model: DigitVAE, original: Latents, altered: Latents) -> TaskResults:
         """Compare altered images with what is made of them, as originals with what is made of those."""
         digit = model.particles.labels["state"]
         images, seen = originals_and_seen(model)
         reader = DigitReader(images, digit)
-        reconstructed, of_altered = model.decode(original.mu), model.decode(altered.mu)
-        read = reader.read(of_altered)
+        reconstructed, altered_images = model.decode(original.mu), model.decode(altered.mu)
+        read = reader.read(altered_images)
         metrics: dict[str, float | None] = {
             "amortization/reconstruction_of_images": cross_entropy(reconstructed, images),
-            "amortization/reconstruction_of_altered": cross_entropy(of_altered, seen),
-            "amortization/reconstruction_of_altered_as_image": cross_entropy(of_altered, images),
+            "amortization/reconstruction_of_altered": cross_entropy(altered_images, seen),
+            "amortization/reconstruction_of_altered_as_image": cross_entropy(altered_images, images),
             "reconstructions/class_accuracy": reader.accuracy(read),
             "reconstructions/class_accuracy_unaltered": reader.accuracy(reader.read(reconstructed)),
             "reconstructions/class_accuracy_of_images": reader.accuracy(reader.read(images)),
@@ -66,7 +66,7 @@ class DigitResults:
             latent_map.axis_labels,
             digit,
         )
-        return Made(metrics, [draw_images(run, model, images, seen, of_altered, read), plane])
+        return TaskResults(metrics, [draw_images(run, model, images, seen, altered_images, read), plane])
 
 
 def originals_and_seen(model: DigitVAE) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""What verification says about a number: it holds, it does not, it cannot be told, or it was not recomputed."""
+"""What verification says about a number: it holds, it does not, it cannot be checked, or it was not recomputed."""
 
 import math
 from typing import Any, NamedTuple
 
-HOLDS, FAILS, UNKNOWN, NOT_RECOMPUTED = "holds", "DOES NOT HOLD", "cannot be told", "not recomputed"
+HOLDS, FAILS, UNKNOWN, NOT_RECOMPUTED = "holds", "DOES NOT HOLD", "cannot be checked", "not recomputed"
 
 
 class Finding(NamedTuple):

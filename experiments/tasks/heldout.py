@@ -17,7 +17,7 @@ from experiments.metrics.latents import accuracy_elsewhere, knn_class_accuracy, 
 from experiments.runs.building import heldout_particles_of
 from experiments.runs.layout import HELDOUT
 from experiments.runs.run import Run
-from experiments.tasks.particle_results import Made
+from experiments.tasks.particle_results import TaskResults
 from experiments.tasks.train import Train
 from lightning_modules.files.atomic import write_atomically
 from lightning_modules.latents.table_init import Latents
@@ -58,7 +58,7 @@ class HeldOut(Train):
         self.heldout_fraction, self.search = heldout_fraction, search
         self.n_samples, self.n_train_optimized = n_samples, n_train_optimized
 
-    def further(self, run: Run, model: VAE, latents: Latents) -> Made:
+    def extra_results(self, run: Run, model: VAE, latents: Latents) -> TaskResults:
         """Measure the trained model on particles that it has not seen; write heldout.npz.
 
         Args:
@@ -80,7 +80,7 @@ class HeldOut(Train):
         found["optimized"] = self._optimized(model, beta)
         model.take(training)
         write(run.folder / HELDOUT, found)
-        return Made(metrics_of(found), [])
+        return TaskResults(metrics_of(found), [])
 
     def _optimized(self, model: VAE, beta: float, index: torch.Tensor | None = None) -> Inferred:
         return self._of(model, self.search(model, beta, model.seed, index), beta, index)

@@ -21,7 +21,7 @@ from lightning_modules.vae.cryo_vae import CryoVAE
 N_SHOWN = 6
 
 
-class Made(NamedTuple):
+class TaskResults(NamedTuple):
     """What came of it.
 
     Attributes:
@@ -38,25 +38,25 @@ class Made(NamedTuple):
 class Results(Protocol):
     """The slot: writes into the run's folder, and says what goes into its metrics."""
 
-    def of_training(self, run: Run, model: Any, latents: Latents, rows: list[dict[str, Any]]) -> Made:
+    def after_training(self, run: Run, model: Any, latents: Latents, rows: list[dict[str, Any]]) -> TaskResults:
         """Take a trained model, the latents (N, zdim) of what it was trained on, and the rows of its log."""
 
-    def of_altered(self, run: Run, model: Any, original: Latents, altered: Latents) -> Made:
+    def after_altering(self, run: Run, model: Any, original: Latents, altered: Latents) -> TaskResults:
         """Take a model that sees altered images, and the latents before and after."""
 
 
 class ParticleResults:
     """For particles: cryoDRGN's own files, and volumes."""
 
-    def of_training(self, run: Run, model: CryoVAE, latents: Latents, rows: list[dict[str, Any]]) -> Made:
+    def after_training(self, run: Run, model: CryoVAE, latents: Latents, rows: list[dict[str, Any]]) -> TaskResults:
         """Reconstruct images, hand the run over to cryoDRGN, decode the paper's volumes, and compare with the true."""
         write_reconstructions(run.folder / RECONSTRUCTIONS, reconstruct(model))
         cryodrgn_export.export(run.folder / "cryodrgn", run.config, model, latents, rows)
         metrics = run_volumes.write_of_training(run, model, latents.mu)
         decoder, data = run_volumes.on_best_device(run, model), described_data(run.config)
-        return Made(metrics | volume_metrics(decoder, latents.mu, model.particles.labels, data), [])
+        return TaskResults(metrics | volume_metrics(decoder, latents.mu, model.particles.labels, data), [])
 
-    def of_altered(self, run: Run, model: CryoVAE, original: Latents, altered: Latents) -> Made:
+    def after_altering(self, run: Run, model: CryoVAE, original: Latents, altered: Latents) -> TaskResults:
         """Decode volumes before and after: those of the first particles into files, those of a sample to compare."""
         run_volumes.write_of_amortization(run, model, original.mu, altered.mu)
         n_particles = len(original.mu)
@@ -66,7 +66,7 @@ class ParticleResults:
         columns = {f"volume_{name}": np.full(n_particles, np.nan) for name in pairs._fields}
         for name, values in pairs._asdict().items():
             columns[f"volume_{name}"][sample] = values
-        return Made(comparison.metrics_of(pairs, others), [], columns)
+        return TaskResults(comparison.metrics_of(pairs, others), [], columns)
 
 
 class Reconstructions(NamedTuple):
@@ -93,7 +93,7 @@ def reconstruct(model: "CryoVAE", n: int = N_SHOWN) -> Reconstructions:
 
     model.eval()
     model.prepare()
-    model.encoder_input.begin(None)
+    model.encoder_input.start_epoch(None)
     with torch.no_grad():
         observed = model.observe(torch.arange(min(n, len(model.particles))))
         y_hat = model.render(observed, model.infer(observed)[0])

@@ -11,7 +11,7 @@ from experiments.metrics.truth import truth_metrics
 from experiments.runs.building import described_data, untrained_model
 from experiments.runs.run import Run
 from experiments.runs.stored_results import same_particles, write_latents
-from experiments.tasks.particle_results import Made
+from experiments.tasks.particle_results import TaskResults
 from experiments.tracking import loggers
 from experiments.training.callbacks import EpochLog
 from experiments.training.fit import fit
@@ -44,8 +44,8 @@ class Train:
         latents = model.encode()
         particles = model.particles  # not before: those of a training on a GPU would stay in memory, too
         write_latents(run.folder / "latents.npz", latents, index=particles.index, **(particles.labels or {}))
-        made = instantiate(run.config.results).of_training(run, model, latents, epochs.rows)
-        further = self.further(run, model, latents)
+        made = instantiate(run.config.results).after_training(run, model, latents, epochs.rows)
+        further = self.extra_results(run, model, latents)
         measured = latent_metrics(run.config, latents, particles)
         metrics = {**epochs.metrics, **measured, **made.metrics, **further.metrics}
         drawn = [*run_figures.draw(run), *made.figures, *further.figures]
@@ -54,9 +54,9 @@ class Train:
             loggers.close(tracker)
         return metrics
 
-    def further(self, run: Run, model: VAE, latents: Latents) -> Made:
+    def extra_results(self, run: Run, model: VAE, latents: Latents) -> TaskResults:
         """Give what a task has to say beyond every training run; for the others, nothing."""
-        return Made({}, [])
+        return TaskResults({}, [])
 
 
 def latent_metrics(config: DictConfig, latents: Latents, particles: Any) -> dict[str, float | None]:

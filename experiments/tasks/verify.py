@@ -165,8 +165,8 @@ def _of_training(
     beta = model.beta(copy.config.trainer.max_epochs * len(particles))
     terms = elbo_terms(model, stored, beta, model.seed, n_samples=1)
     losses = losses_hold(run, model, epochs, stored, float(terms.reconstruction.mean()), metrics)
-    made = instantiate(copy.config.results).of_training(copy, model, stored, epochs)
-    further = task.further(copy, model, stored)
+    made = instantiate(copy.config.results).after_training(copy, model, stored, epochs)
+    further = task.extra_results(copy, model, stored)
     recomputed = {**latent_metrics(run.config, stored, particles), **made.metrics, **further.metrics}
     return recomputed, [same, *losses]
 

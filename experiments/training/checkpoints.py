@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from experiments.machine import signals
 from experiments.runs.run import Run
 from lightning_modules.files.atomic import link_atomically, write_atomically
-from lightning_modules.optimization.data_parallel import Alone
+from lightning_modules.optimization.data_parallel import SingleProcess
 from lightning_modules.optimization.minibatches import ParticleBlocks
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class LastCheckpoint(Callback):
     because the epoch's row in the log belongs to it.
     """
 
-    def __init__(self, run: Run, team: Alone) -> None:
+    def __init__(self, run: Run, team: SingleProcess) -> None:
         """Set where to write, and who knows whether to stop."""
         self.run, self.team = run, team
         self.every_s = run.config.trainer.checkpoint_every_s

@@ -16,7 +16,7 @@ from experiments.runs.run import Run
 from experiments.training.callbacks import EpochLog, ProgressLine
 from experiments.training.checkpoints import LastCheckpoint, newest_whole
 from experiments.training.processes import Place, places_of, team_of, without_hints
-from lightning_modules.optimization.data_parallel import Alone, Team
+from lightning_modules.optimization.data_parallel import DataParallel, SingleProcess
 from lightning_modules.optimization.minibatches import ParticleBlocks
 from lightning_modules.vae.vae import VAE
 
@@ -33,7 +33,7 @@ class AfterMinibatch(Protocol):
 class LeaveTogether:
     """In all processes but the first: stop when it does."""
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: DataParallel) -> None:
         """Set who knows."""
         self.team = team
 
@@ -62,11 +62,11 @@ def fit(run: Run, model: VAE, epochs: EpochLog, tracker: Logger | None = None, s
         checkpoints = LastCheckpoint(run, team)
         callbacks = [epochs, *progress, checkpoints]
         _train(run, model, places[0], resumed, callbacks, [*progress, checkpoints], tracker)
-    model.team = Alone()
+    model.team = SingleProcess()
 
 
 def _train_along(
-    team: Team, place: Place, ready: Callable[[], None], run: Run, source: Run | None, resumed: Path | None
+    team: DataParallel, place: Place, ready: Callable[[], None], run: Run, source: Run | None, resumed: Path | None
 ) -> None:
     """Train as the first process of a team does, and leave all else to it."""
     model = untrained_model(run, source)

@@ -33,8 +33,8 @@ from experiments.configuration.error_messages import one_line
 from experiments.machine import signals
 from experiments.machine.devices import check_devices, chosen
 from lightning_modules.errors import InputError
-from lightning_modules.optimization.cuda_graph import Captured
-from lightning_modules.optimization.data_parallel import Alone, Team
+from lightning_modules.optimization.cuda_graph import CudaGraphStep
+from lightning_modules.optimization.data_parallel import DataParallel, SingleProcess
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Place:
     accelerator: str
     devices: Any
     backend: str = "gloo"
-    alone: type[Alone] = Alone
+    alone: type[SingleProcess] = SingleProcess
 
 
 def places_of(config: DictConfig) -> list[Place]:
@@ -79,7 +79,7 @@ def places_of(config: DictConfig) -> list[Place]:
         InputError: what is asked for works with one device only.
     """
     accelerator, devices = chosen(config.trainer.accelerator), config.trainer.devices
-    alone = Captured if config.trainer.capture else Alone
+    alone = CudaGraphStep if config.trainer.capture else SingleProcess
     if devices in (1, "1"):
         return [Place(accelerator, devices, alone=alone)]
     check_devices(accelerator, devices)
@@ -104,7 +104,7 @@ def places_of(config: DictConfig) -> list[Place]:
 
 
 @contextmanager
-def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> Iterator[Alone]:
+def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> Iterator[SingleProcess]:
     """Start the other processes, if there are any, and form a team with them.
 
     Args:
@@ -135,7 +135,7 @@ def team_of(places: list[Place], work: Callable[..., None], *arguments: Any) -> 
             others[-1].start()
         _wait_until_ready(store, others)
         with _group(store, 0, places):
-            yield Team(0, size, signals.stop_requested)
+            yield DataParallel(0, size, signals.stop_requested)
         for other in others:
             other.join(END_WITHIN_S)
     except Exception as error:
@@ -171,7 +171,7 @@ def _other(
             stack.enter_context(_group(store, rank, places))
 
         try:
-            work(Team(rank, len(places)), places[rank], ready, *arguments)
+            work(DataParallel(rank, len(places)), places[rank], ready, *arguments)
         except signals.Interrupted:
             pass
         except Exception as error:

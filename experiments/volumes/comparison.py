@@ -11,7 +11,7 @@ from experiments.volumes.decoder import Volume, VolumeDecoder
 Floats = NDArray[np.float64]
 
 
-class Likeness(NamedTuple):
+class VolumeAgreement(NamedTuple):
     """How alike the volumes of n pairs are, each (n,); NaN where a volume is constant.
 
     Attributes:
@@ -23,7 +23,7 @@ class Likeness(NamedTuple):
     fsc_auc: Floats
 
 
-def compare(decoder: VolumeDecoder, z: ArrayLike, z_altered: ArrayLike) -> tuple[Likeness, Likeness]:
+def compare(decoder: VolumeDecoder, z: ArrayLike, z_altered: ArrayLike) -> tuple[VolumeAgreement, VolumeAgreement]:
     """Decode pairs of volumes and compare them, few in memory at a time.
 
     Args:
@@ -55,18 +55,18 @@ def _alike(a: Volume, b: Volume, mask: Floats) -> tuple[float | None, float | No
     return correlation(a, b, mask), fsc_auc(a, b, mask)
 
 
-def _columns(rows: list[tuple[float | None, float | None]]) -> Likeness:
-    return Likeness(*np.array(rows, dtype=np.float64).reshape(-1, 2).T)
+def _columns(rows: list[tuple[float | None, float | None]]) -> VolumeAgreement:
+    return VolumeAgreement(*np.array(rows, dtype=np.float64).reshape(-1, 2).T)
 
 
-def metrics_of(pairs: Likeness, others: Likeness) -> dict[str, float | None]:
+def metrics_of(pairs: VolumeAgreement, others: VolumeAgreement) -> dict[str, float | None]:
     """Summarize: ``amortization/volume_correlation`` and ``amortization/volume_fsc_auc``.
 
     Means over the particles, with the lower tenth as ``..._q10``, and the mean over two unrelated particles as
     ``..._of_others``. None where there is none.
     """
     metrics: dict[str, float | None] = {}
-    for name in Likeness._fields:
+    for name in VolumeAgreement._fields:
         key, values, unrelated = f"amortization/volume_{name}", getattr(pairs, name), getattr(others, name)
         values, unrelated = values[np.isfinite(values)], unrelated[np.isfinite(unrelated)]
         metrics[key] = float(values.mean()) if len(values) else None

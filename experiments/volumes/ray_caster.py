@@ -57,13 +57,13 @@ class Scene:
         density: (D, D, D) turned into the view.
         spline: its cubic spline's coefficients.
         threshold: of the surface.
-        crowd: how much of the surroundings is inside the surface, on a scale of a few voxels.
+        occupancy: how much of the surroundings is inside the surface, on a scale of a few voxels.
     """
 
     density: Floats
     spline: Floats
     threshold: float
-    crowd: Floats
+    occupancy: Floats
 
     @classmethod
     def of(cls, density: Floats, threshold: float) -> "Scene":
@@ -71,8 +71,8 @@ class Scene:
         turned = _turned(density)
         spline = ndimage.spline_filter(turned, order=3, output=np.float32)
         inside = np.clip((turned - threshold) / (0.5 * threshold + 1e-12) + 0.5, 0, 1)
-        crowd = ndimage.gaussian_filter(inside, 0.045 * len(density))
-        return cls(turned, spline, threshold, crowd)
+        occupancy = ndimage.gaussian_filter(inside, 0.045 * len(density))
+        return cls(turned, spline, threshold, occupancy)
 
     def hits(self, side: int, frame: float) -> Hits:
         """Follow a ray through each of side x side pixels to where it first meets the surface."""
@@ -106,16 +106,16 @@ class Scene:
         facing = np.clip(normals[0], 0, 1)
         light = 0.24 + 0.90 * diffuse**1.5 + 0.18 * np.clip(fill @ normals, 0, 1) + 0.12 * gloss
         light *= 0.62 + 0.38 * np.clip(facing / 0.35, 0, 1)  # a soft outline where the surface turns away
-        light *= self._openness(points, normals)
+        light *= self._ambient_occlusion(points, normals)
         depth = (points[0] - points[0].min()) / max(np.ptp(points[0]), 1.0)
         light *= 0.86 + 0.14 * depth
         return light[:, None]
 
-    def _openness(self, points: Floats, normals: Floats) -> Floats:
+    def _ambient_occlusion(self, points: Floats, normals: Floats) -> Floats:
         """Ambient occlusion: 1 on an open surface, less in clefts, by what lies in front of the surface."""
         reach = 0.05 * len(self.density)
-        crowd = ndimage.map_coordinates(self.crowd, points + reach * normals, order=1)
-        return 1 - 0.75 * np.clip(crowd - 0.12, 0, 1)
+        occupancy = ndimage.map_coordinates(self.occupancy, points + reach * normals, order=1)
+        return 1 - 0.75 * np.clip(occupancy - 0.12, 0, 1)
 
 
 def _turned(density: Floats) -> Floats:

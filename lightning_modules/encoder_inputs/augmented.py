@@ -45,7 +45,7 @@ class AugmentedInput(EncoderInput):
         self.quarter_turns = torch.zeros(len(particles), dtype=torch.int64, device=device)
         self.moved_px = torch.zeros(len(particles), 2, device=device)
 
-    def begin(self, epoch: int | None) -> None:
+    def start_epoch(self, epoch: int | None) -> None:
         """Draw anew for all particles."""
         if epoch == self.epoch:
             return

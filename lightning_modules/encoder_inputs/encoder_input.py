@@ -23,7 +23,7 @@ class EncoderInput(Protocol):
     def prepare(self, particles: Particles, formation: ImageFormation, seed: int) -> None:
         """Fix everything that stays the same for the whole run."""
 
-    def begin(self, epoch: int | None) -> None:
+    def start_epoch(self, epoch: int | None) -> None:
         """Fix what changes from epoch to epoch, which is a function of (seed, epoch); None: not in training."""
         return
 

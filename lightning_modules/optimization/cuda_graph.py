@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lightning_modules.elbo import Elbo
 from lightning_modules.errors import InputError
-from lightning_modules.optimization.data_parallel import Alone
+from lightning_modules.optimization.data_parallel import SingleProcess
 from lightning_modules.optimization.observed import Inputs
 
 WARM_UP = 3  # steps by separate calls, in which libraries and optimizers set up what a recording must find in place
 
 
 @dataclass
-class Recorded:
+class RecordedStep:
     """One step on minibatches of one size.
 
     Attributes:
@@ -44,7 +44,7 @@ def cuda_graph(step: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
     return losses, graph.replay
 
 
-class Captured(Alone):
+class CudaGraphStep(SingleProcess):
     """One process with one GPU, whose steps are played back.
 
     Attributes:
@@ -58,13 +58,13 @@ class Captured(Alone):
     ) -> None:
         """Set who knows whether to stop, and what records."""
         super().__init__(stop_requested)
-        self.recorded: dict[int, Recorded] = {}
+        self.recorded: dict[int, RecordedStep] = {}
         self._record, self._n_steps = record, Counter[int]()
 
     def descend(
         self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
     ) -> Tensor:
-        """Take a step; see :meth:`Alone.descend`.
+        """Take a step; see :meth:`SingleProcess.descend`.
 
         Raises:
             InputError: the minibatch is not on a GPU.
@@ -88,11 +88,11 @@ class Captured(Alone):
 
     def _recording(
         self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
-    ) -> Recorded:
+    ) -> RecordedStep:
         own, descend = inputs.own(), super().descend
         with _capturable(optimizers):
             losses, play = self._record(lambda: descend(elbo, own, index, optimizers))
-        return Recorded(own, losses, play)
+        return RecordedStep(own, losses, play)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lightning_modules.optimization.observed import Inputs
 LOOK_EVERY = 16  # minibatches; asking a GPU makes the processor wait for it
 
 
-class Alone:
+class SingleProcess:
     """One process: a minibatch is its own."""
 
     def __init__(self, stop_requested: Callable[[], bool] = lambda: False) -> None:
@@ -53,7 +53,7 @@ class Alone:
         return torch.stack(terms).detach()
 
 
-class Team(Alone):
+class DataParallel(SingleProcess):
     """One of several processes of an initialized ``torch.distributed`` group.
 
     Every process has all particles, weights and optimizer states, and they stay equal bit for bit: each step adds
@@ -85,7 +85,7 @@ class Team(Alone):
     def descend(
         self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
     ) -> Tensor:
-        """Take the step that one process would take; see :meth:`Alone.descend`."""
+        """Take the step that one process would take; see :meth:`SingleProcess.descend`."""
         _forget_gradients(optimizers)
         device = optimizers[0].param_groups[0]["params"][0].device
         losses, part = torch.zeros(3, device=device), self.part(index)

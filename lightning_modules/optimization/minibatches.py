@@ -1,7 +1,7 @@
 """The order in which particles are seen: minibatches of indices, handed out many at a time.
 
 A step at batch 8 takes a few milliseconds; a framework that is entered for every step would be the program. So
-Lightning sees blocks, and knows nothing of where in a block training is. :class:`EpochSoFar` does: with it in the
+Lightning sees blocks, and knows nothing of where in a block training is. :class:`EpochProgress` does: with it in the
 checkpoint, training continues after any minibatch.
 """
 
@@ -25,7 +25,7 @@ def generator_of(*key: int) -> torch.Generator:
 
 
 @dataclass
-class EpochSoFar:
+class EpochProgress:
     """How far training is in an epoch, and the losses on the way.
 
     Attributes:
@@ -76,7 +76,7 @@ class EpochSoFar:
                 )
 
 
-class Block:
+class MinibatchBlock:
     """Some consecutive minibatches of an epoch.
 
     A block always starts at the same minibatch, also when training continues inside it: what is computed once
@@ -92,7 +92,7 @@ class Block:
 
     def __init__(
         self,
-        so_far: EpochSoFar,
+        so_far: EpochProgress,
         seen: int,
         batches: list[Tensor],
         n_done: int = 0,
@@ -130,7 +130,7 @@ class EpochBlocks:
         batches_per_block: int,
         seed: int,
         epoch: int,
-        so_far: EpochSoFar | None = None,
+        so_far: EpochProgress | None = None,
         after_minibatch: Callable[[], None] | None = None,
     ) -> None:
         """Set the order; nothing is drawn before iteration.
@@ -146,7 +146,7 @@ class EpochBlocks:
         """
         self.n_particles, self.batch_size, self.batches_per_block = n_particles, batch_size, batches_per_block
         self.seed, self.epoch, self.after_minibatch = seed, epoch, after_minibatch
-        self.so_far = so_far or EpochSoFar(epoch)
+        self.so_far = so_far or EpochProgress(epoch)
 
     @property
     def n_batches(self) -> int:
@@ -162,13 +162,13 @@ class EpochBlocks:
         """Return the number of blocks that are left."""
         return -(-self.n_batches // self.batches_per_block) - self.so_far.n_batches // self.batches_per_block
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[MinibatchBlock]:
         """Yield the blocks that are left, of the first one perhaps only a rest."""
         order = torch.randperm(self.n_particles, generator=generator_of(self.seed, 10, self.epoch))
         per_block, n_done = self.batches_per_block, self.so_far.n_batches % self.batches_per_block
         for first in range(self.so_far.n_batches - n_done, self.n_batches, per_block):
             of_block = order[first * self.batch_size : (first + per_block) * self.batch_size]
-            yield Block(
+            yield MinibatchBlock(
                 self.so_far,
                 seen=first * self.batch_size,
                 batches=list(of_block.split(self.batch_size)),
@@ -198,7 +198,7 @@ class ParticleBlocks(pl.LightningDataModule):
         super().__init__()
         self.sizes = n_particles, batch_size, batches_per_block, seed
         self.after_minibatch = after_minibatch
-        self._enter(EpochSoFar())
+        self._enter(EpochProgress())
 
     def train_dataloader(self) -> EpochBlocks:
         """Return what is to be done next: the rest of an epoch, or the one after it.
@@ -206,18 +206,18 @@ class ParticleBlocks(pl.LightningDataModule):
         The trainer must ask again for each epoch (reload_dataloaders_every_n_epochs=1).
         """
         if self.blocks.is_over:
-            self._enter(EpochSoFar(self.blocks.epoch + 1))
+            self._enter(EpochProgress(self.blocks.epoch + 1))
         return self.blocks
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training is. After an epoch's last minibatch, that is before the next one's first."""
         so_far = self.blocks.so_far
         so_far.means()
-        return (EpochSoFar(so_far.epoch + 1) if self.blocks.is_over else so_far).state_dict()
+        return (EpochProgress(so_far.epoch + 1) if self.blocks.is_over else so_far).state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from there."""
-        self._enter(EpochSoFar(**state_dict))
+        self._enter(EpochProgress(**state_dict))
 
-    def _enter(self, so_far: EpochSoFar) -> None:
+    def _enter(self, so_far: EpochProgress) -> None:
         self.blocks = EpochBlocks(*self.sizes, so_far.epoch, so_far, self.after_minibatch)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 
-class Observed(NamedTuple):
+class ParticleBatch(NamedTuple):
     """Some particles as a step needs them; nothing in it depends on what is learned.
 
     Attributes:
@@ -23,10 +23,10 @@ class Observed(NamedTuple):
     ctf: Tensor | None = None
     rotations: Tensor | None = None
 
-    def split(self, sizes: list[int]) -> Iterator["Observed"]:
+    def split(self, sizes: list[int]) -> Iterator["ParticleBatch"]:
         """Yield consecutive parts of the given sizes."""
         parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in self]
-        return (Observed(*part) for part in zip(*parts, strict=True))
+        return (ParticleBatch(*part) for part in zip(*parts, strict=True))
 
 
 class Inputs(NamedTuple):
@@ -38,14 +38,14 @@ class Inputs(NamedTuple):
         beta: weight of the KL.
     """
 
-    observed: Observed
+    observed: ParticleBatch
     eps: Tensor
     beta: float | Tensor
 
     def own(self) -> "Inputs":
         """Return the same in memory of its own, beta among it."""
         parts: list[Any] = [None if part is None else part.clone() for part in self.observed]
-        return Inputs(Observed(*parts), self.eps.clone(), self.eps.new_tensor(self.beta))
+        return Inputs(ParticleBatch(*parts), self.eps.clone(), self.eps.new_tensor(self.beta))
 
     def take(self, other: "Inputs") -> None:
         """Overwrite it with another minibatch of the same size."""

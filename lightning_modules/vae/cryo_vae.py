@@ -6,7 +6,7 @@ from lightning_modules.elbo import each_negative_elbo, negative_elbo
 from lightning_modules.encoder_inputs.encoder_input import fetch
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.networks.slice_decoder import SliceDecoder
-from lightning_modules.optimization.observed import Observed
+from lightning_modules.optimization.observed import ParticleBatch
 from lightning_modules.particles.particles import Particles
 from lightning_modules.vae.vae import VAE
 
@@ -27,7 +27,7 @@ class CryoVAE(VAE):
     trains_on, decodes_with = Particles, SliceDecoder
     loss, each_loss = staticmethod(negative_elbo), staticmethod(each_negative_elbo)
 
-    def observe(self, index: Tensor) -> Observed:
+    def observe(self, index: Tensor) -> ParticleBatch:
         """Compute what depends on the particles alone: centred images, what the encoder sees, CTF, poses.
 
         Args:
@@ -38,7 +38,7 @@ class CryoVAE(VAE):
         ctf = None if ctf_params is None else self.formation.ctf(ctf_params)
         rotations = fetch(self.particles.rotations, index, y)
         x = self.encoded(y, shift_px, ctf, rotations, index)
-        return Observed(index, self.formation.centre(y, shift_px), x, ctf, rotations)
+        return ParticleBatch(index, self.formation.centre(y, shift_px), x, ctf, rotations)
 
     def encoded(self, y: Tensor, shift_px: Tensor, ctf: Tensor | None, rotations: Tensor, index: Tensor) -> Tensor:
         """Return what q(z) of particles (B,) is inferred from, (B, F); the other arguments are the particles' own."""
@@ -47,13 +47,13 @@ class CryoVAE(VAE):
             return image
         return self.latents.features(image, *self.encoder_input.imaged_with(ctf, rotations, index))
 
-    def render(self, observed: Observed, z: Tensor) -> Tensor:
+    def render(self, observed: ParticleBatch, z: Tensor) -> Tensor:
         """Render particles at their poses from z (B, zdim), CTF applied: (B, M)."""
         with self.matmul_precision():
             y_hat = self.decoder(observed.rotations, z)
         return y_hat if observed.ctf is None else y_hat * observed.ctf
 
-    def linearize(self, observed: Observed, z: Tensor) -> tuple[Tensor, Tensor]:
+    def linearize(self, observed: ParticleBatch, z: Tensor) -> tuple[Tensor, Tensor]:
         """Render particles as :meth:`render` does, with the derivative by z: (B, M) and (B, zdim, M). No gradients."""
         assert observed.rotations is not None
         with self.matmul_precision():

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lightning_modules.elbo import bernoulli_negative_elbo, each_bernoulli_negative_elbo
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks.residual_mlp import ACTIVATIONS, matmul_dtype, residual_mlp
-from lightning_modules.optimization.observed import Observed
+from lightning_modules.optimization.observed import ParticleBatch
 from lightning_modules.particles.digits import Digits, PlainImages
 from lightning_modules.vae.vae import VAE
 
@@ -61,13 +61,13 @@ class DigitVAE(VAE):
     loss, each_loss = staticmethod(bernoulli_negative_elbo), staticmethod(each_bernoulli_negative_elbo)
     kl_per_pixel = False
 
-    def observe(self, index: Tensor) -> Observed:
+    def observe(self, index: Tensor) -> ParticleBatch:
         """Fetch images (B,) and what the encoder sees of them; pictures know of no shift."""
         index = index.to(self.device)
         y = self.particles.images[index]
-        return Observed(index, y, self.encoder_input(y, y.new_zeros(len(y), 2), None, index))
+        return ParticleBatch(index, y, self.encoder_input(y, y.new_zeros(len(y), 2), None, index))
 
-    def render(self, observed: Observed, z: Tensor) -> Tensor:
+    def render(self, observed: ParticleBatch, z: Tensor) -> Tensor:
         """Render z (B, zdim) as logits (B, M); nothing else about an image is given."""
         with self.matmul_precision():
             logits: Tensor = self.decoder(z)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
-from lightning_modules.optimization.observed import Observed
+from lightning_modules.optimization.observed import ParticleBatch
 from lightning_modules.vae.cryo_vae import CryoVAE
 from lightning_modules.vae.posterior_search import batches_with_bar, starts
 from lightning_modules.vae.vae import VAE
@@ -95,12 +95,12 @@ class GaussNewtonSearch:
         mu, logvar = (torch.cat(part).cpu() for part in zip(*found_q, strict=True))
         return Latents(mu, logvar)
 
-    def _starts(self, model: VAE, observed: Observed, noise: torch.Generator) -> Iterator[Tensor]:
+    def _starts(self, model: VAE, observed: ParticleBatch, noise: torch.Generator) -> Iterator[Tensor]:
         yield from starts(model, observed, self.n_starts, noise)
         if self.from_encoder:
             yield model.infer(observed)[0]
 
-    def _search(self, model: CryoVAE, observed: Observed, beta: float, start: Tensor) -> Point:
+    def _search(self, model: CryoVAE, observed: ParticleBatch, beta: float, start: Tensor) -> Point:
         point = _point(model, observed, beta, start)
         damping = torch.full_like(point.objective, DAMPING)
         for _ in range(self.steps):
@@ -111,7 +111,7 @@ class GaussNewtonSearch:
         return point
 
 
-def _point(model: CryoVAE, observed: Observed, beta: float, mu: Tensor) -> Point:
+def _point(model: CryoVAE, observed: ParticleBatch, beta: float, mu: Tensor) -> Point:
     y_hat, jacobian = model.linearize(observed, mu)
     residual = observed.y - y_hat
     objective = residual.square().sum(dim=1) + beta / 2 * mu.square().sum(dim=1)

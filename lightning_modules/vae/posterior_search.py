@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
-from lightning_modules.optimization.observed import Observed
+from lightning_modules.optimization.observed import ParticleBatch
 from lightning_modules.vae.vae import VAE
 
 # Decoder's points at a time. On a GPU: a few GB of activations at the paper's width. On a CPU they do not count much.
@@ -85,7 +85,7 @@ class PosteriorSearch:
         return Latents(mu, logvar)
 
     def _search(
-        self, model: VAE, observed: Observed, beta: float, noise: torch.Generator, bar: tqdm, start: Tensor
+        self, model: VAE, observed: ParticleBatch, beta: float, noise: torch.Generator, bar: tqdm, start: Tensor
     ) -> tuple[Tensor, Tensor]:
         n, zdim = start.shape
         mu = start.to(model.device, copy=True).requires_grad_()
@@ -104,7 +104,7 @@ class PosteriorSearch:
         return mu.detach().cpu(), logvar.detach().cpu()
 
 
-def starts(model: VAE, observed: Observed, n: int, noise: torch.Generator) -> Iterator[Tensor]:
+def starts(model: VAE, observed: ParticleBatch, n: int, noise: torch.Generator) -> Iterator[Tensor]:
     """Yield where n searches begin, mu (B, zdim) on the CPU: 0, and then draws from the prior."""
     shape = (len(observed.index), model.latents.zdim)
     yield torch.zeros(shape)
@@ -114,7 +114,7 @@ def starts(model: VAE, observed: Observed, n: int, noise: torch.Generator) -> It
 
 @torch.no_grad()
 def _best(
-    model: VAE, observed: Observed, beta: float, noise: torch.Generator, found: list[tuple[Tensor, Tensor]]
+    model: VAE, observed: ParticleBatch, beta: float, noise: torch.Generator, found: list[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
     """Return of each particle the q (mu, logvar) with the lowest loss; all are tried under the same noise."""
     if len(found) == 1:
@@ -160,7 +160,7 @@ def elbo_terms(
     return ElboTerms(*torch.cat(found, dim=1).numpy())
 
 
-def _terms(model: VAE, observed: Observed, mu: Tensor, logvar: Tensor, eps: Tensor, beta: float) -> Elbo:
+def _terms(model: VAE, observed: ParticleBatch, mu: Tensor, logvar: Tensor, eps: Tensor, beta: float) -> Elbo:
     y_hat = model.render(observed, reparameterize(mu, logvar, eps))
     return model.each_loss(y_hat, observed.y, mu, logvar, beta, model.beta_control)
 
@@ -168,7 +168,7 @@ def _terms(model: VAE, observed: Observed, mu: Tensor, logvar: Tensor, eps: Tens
 @contextmanager
 def batches_with_bar(
     model: VAE, index: Tensor | None, name: str, steps: int
-) -> Iterator[tuple[Iterator[tuple[int, Observed]], tqdm]]:
+) -> Iterator[tuple[Iterator[tuple[int, ParticleBatch]], tqdm]]:
     """Give minibatches of particles, each with its place in the list, and a bar that counts particles times steps."""
     model.eval()
     model.prepare()

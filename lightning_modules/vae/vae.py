@@ -15,11 +15,11 @@ from lightning_modules.encoder_inputs.encoder_input import EncoderInput
 from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.native_library import library, without_native_code
-from lightning_modules.optimization.data_parallel import Alone
+from lightning_modules.optimization.data_parallel import SingleProcess
 from lightning_modules.optimization.freed_memory import keep_freed_memory
 from lightning_modules.optimization.joined_adam import JoinedAdam
-from lightning_modules.optimization.minibatches import Block, generator_of
-from lightning_modules.optimization.observed import Inputs, Observed
+from lightning_modules.optimization.minibatches import MinibatchBlock, generator_of
+from lightning_modules.optimization.observed import Inputs, ParticleBatch
 from lightning_modules.optimization.row_adam import RowAdam
 
 # Particles whose centring and CTF are computed together: 26 MB per array at 128 px.
@@ -93,7 +93,7 @@ class VAE(pl.LightningModule):
         self.lr, self.weight_decay, self.table_lr = lr, weight_decay, table_lr
         self.in_bfloat16, self.seed, self.particles_follow = bfloat16, seed, particles_follow
         self.native = native
-        self.team = Alone()
+        self.team = SingleProcess()
         self._prepared_on: torch.device | None = None
 
     def prepare(self) -> None:
@@ -139,20 +139,20 @@ class VAE(pl.LightningModule):
         return contextlib.nullcontext() if self.native else without_native_code()
 
     @abstractmethod
-    def observe(self, index: Tensor) -> Observed:
+    def observe(self, index: Tensor) -> ParticleBatch:
         """Compute what depends on the particles (B,) alone."""
 
     @abstractmethod
-    def render(self, observed: Observed, z: Tensor) -> Tensor:
+    def render(self, observed: ParticleBatch, z: Tensor) -> Tensor:
         """Render particles from z (B, zdim): (B, M), as the loss takes them."""
 
-    def infer(self, observed: Observed) -> tuple[Tensor, Tensor]:
+    def infer(self, observed: ParticleBatch) -> tuple[Tensor, Tensor]:
         """Infer q(z) from what the encoder sees: mu and logvar, each (B, zdim)."""
         with self.native_code():
             mu, logvar = self.latents(observed.x, observed.index)
         return mu, logvar
 
-    def elbo(self, observed: Observed, eps: Tensor, beta: float | Tensor) -> Elbo:
+    def elbo(self, observed: ParticleBatch, eps: Tensor, beta: float | Tensor) -> Elbo:
         """Compute the loss of a minibatch.
 
         Args:
@@ -167,10 +167,10 @@ class VAE(pl.LightningModule):
         z = reparameterize(mu, logvar, eps)
         return self.loss(self.render(observed, z), observed.y, mu, logvar, beta, self.beta_control)
 
-    def training_step(self, block: Block, _: int) -> None:
+    def training_step(self, block: MinibatchBlock, _: int) -> None:
         """Descend the negative ELBO, minibatch by minibatch; report at the end of an epoch."""
         optimizers = self._optimizers()
-        self.encoder_input.begin(block.epoch)
+        self.encoder_input.start_epoch(block.epoch)
         seen = block.epoch * len(self.particles) + block.so_far.n_seen
         for index, observed, eps in zip(block.rest, self._observed(block), self._noise(block), strict=True):
             seen += len(index)
@@ -191,13 +191,13 @@ class VAE(pl.LightningModule):
         """
         self.eval()
         self.prepare()
-        self.encoder_input.begin(None)
+        self.encoder_input.start_epoch(None)
         index = torch.arange(len(self.particles)) if index is None else index
         inferred = [self.infer(self.observe(some)) for some in index.split(batch_size)]
         mu, logvar = (torch.cat(part).cpu() for part in zip(*inferred, strict=True))
         return Latents(mu, logvar)
 
-    def _observed(self, block: Block) -> Iterator[Observed]:
+    def _observed(self, block: MinibatchBlock) -> Iterator[ParticleBatch]:
         """Observe what is left of a block, many minibatches in one go: a step by itself would be mostly calls.
 
         Rounding may depend on which particles go together, and that does not depend on where the rest begins.
@@ -208,7 +208,7 @@ class VAE(pl.LightningModule):
             observed = self.observe(torch.cat(some)).split([len(index) for index in some])
             yield from itertools.islice(observed, max(0, block.n_done - first), None)
 
-    def _noise(self, block: Block) -> Iterator[Tensor]:
+    def _noise(self, block: MinibatchBlock) -> Iterator[Tensor]:
         """Draw eps (B, zdim) for each minibatch that is left of a block, a function of (seed, epoch, block).
 
         All of it is drawn, whoever does a part: the noise of a particle does not depend on the number of processes.
@@ -223,7 +223,7 @@ class VAE(pl.LightningModule):
         optimizers = self.optimizers(use_pl_optimizer=False)
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
-    def _report(self, block: Block) -> None:
+    def _report(self, block: MinibatchBlock) -> None:
         means = block.so_far.means()
         if block.is_last:
             names = ("loss/total", "loss/reconstruction", "loss/kl")
