@@ -325,8 +325,8 @@ def test_too_close_to_call_is_said(copy):
 
 def test_two_runs_of_one_seed_are_not_compared(right):
     (evidence,) = group(find([right]))
-    assert len(evidence.likeness("baseline", "baseline", similarity.cka)) == 1
-    assert len(evidence.likeness("vlt_zero", "baseline", similarity.cka)) == 2  # not 4: seeds 0-1 and 1-0
+    assert len(evidence.similarity("baseline", "baseline", similarity.cka)) == 1
+    assert len(evidence.similarity("vlt_zero", "baseline", similarity.cka)) == 2  # not 4: seeds 0-1 and 1-0
 
 
 def test_the_file_and_the_table_hold_every_claim_with_its_numbers(copy, capsys):

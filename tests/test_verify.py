@@ -50,6 +50,16 @@ def test_an_untouched_run_holds_wherever_it_lies(copied: Path, capsys: pytest.Ca
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before, "a run is only read"
 
 
+def test_a_number_that_cannot_be_checked_stands_apart_from_its_verdict(
+    copied: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = copied / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"latents/of_another_version": 0.5}))
+    main([str(copied)])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "of_another_version" in line)
+    assert line.split(": ")[0].split() == [*UNKNOWN.split(), "latents/of_another_version"]
+
+
 def test_a_run_from_before_a_switch_was_there_holds(copied: Path, capsys: pytest.CaptureFixture) -> None:
     config = OmegaConf.load(copied / "config.yaml")
     for switch in ("capture", "native"):

@@ -21,7 +21,7 @@ from lightning_modules.latents.posterior import Posterior
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.networks.residual_mlp import ACTIVATIONS
 from lightning_modules.networks.slice_decoder import SliceDecoder
-from lightning_modules.optimization.observed import ParticleBatch
+from lightning_modules.optimization.step_inputs import ParticleBatch
 from lightning_modules.particles.particles import Particles
 from lightning_modules.vae.beta_schedule import beta_schedule
 from lightning_modules.vae.cryo_vae import CryoVAE

@@ -173,8 +173,8 @@ def _draw(
     for _ in write(run.folder / "volumes", decoder, points, min(VOLUME_PX, decoder.box_px)):
         pass
     some = np.random.default_rng((model.seed, 24)).permutation(len(moved))[:N_COMPARED]
-    likeness = comparison.metrics_of(*comparison.compare(decoder, original.mu[some], turned.mu[some]))
-    pairs = {key.replace("amortization/", f"audit/{TURNED}/"): value for key, value in likeness.items()}
+    agreement = comparison.metrics_of(*comparison.compare(decoder, original.mu[some], turned.mu[some]))
+    pairs = {key.replace("amortization/", f"audit/{TURNED}/"): value for key, value in agreement.items()}
     folder = run.folder / "figures"
     shown = views[:-1] if views[-1].name == "noise" else views
     return [

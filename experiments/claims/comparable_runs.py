@@ -62,7 +62,7 @@ class ComparableRuns:
                 return f"{experiment} is undertrained: its volumes are no better than the mean volume ({numbers})"
         return ""
 
-    def likeness(self, a: str, b: str, compare: Similarity) -> list[float]:
+    def similarity(self, a: str, b: str, compare: Similarity) -> list[float]:
         """Compare the runs of two experiments, pair by pair.
 
         Two runs with one seed share their decoder's first weights and the order of the particles, which makes
@@ -111,7 +111,7 @@ def group(found: Iterable[RunFolder]) -> list[ComparableRuns]:
     for run in found:
         if run.status == FINISHED and run.seed is not None:
             settings[json.dumps(setting_of(run.config), sort_keys=True, default=str)].append(run)
-    groups = [_evidence(runs) for runs in settings.values()]
+    groups = [_comparable_runs(runs) for runs in settings.values()]
     return sorted(groups, key=lambda evidence: -evidence.n_runs)
 
 
@@ -140,7 +140,7 @@ def describe(evidence: ComparableRuns) -> str:
     return ", ".join(filter(None, words))
 
 
-def _evidence(runs: list[RunFolder]) -> ComparableRuns:
+def _comparable_runs(runs: list[RunFolder]) -> ComparableRuns:
     evidence = ComparableRuns(setting_of(runs[0].config))
     variants: dict[str, dict[tuple[str, ...], list[RunFolder]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:

@@ -8,7 +8,7 @@ from experiments.claims.comparable_runs import ComparableRuns, Similarity
 from experiments.claims.findings import NO_LABELS, Finding
 
 SEEDS_NEEDED = 2
-# Likenesses run from 0 to 1: if two seeds have less than this in common beyond chance, nothing can be lost.
+# Similarities run from 0 to 1: if two seeds have less than this in common beyond chance, nothing can be lost.
 COMMON_GROUND = 0.01
 
 
@@ -149,19 +149,19 @@ class Resembles:
     Attributes:
         experiment: what is judged.
         says: what is examined, in words.
-        metric: name of the likeness.
-        likeness: of two runs.
+        metric: name of the similarity.
+        similarity: of two runs.
         chance: the same of two runs whose particles are out of order.
-        share: of the likeness beyond chance that two seeds of the reference have.
-        at_least: false for a claim that the likeness is lost.
-        error: standard error of the likeness of two runs; None where it is of many particles.
+        share: of the similarity beyond chance that two seeds of the reference have.
+        at_least: false for a claim that the similarity is lost.
+        error: standard error of the similarity of two runs; None where it is of many particles.
         reference: what it is compared with.
     """
 
     experiment: str
     says: str
     metric: str
-    likeness: Similarity
+    similarity: Similarity
     chance: Similarity
     share: float
     at_least: bool = True
@@ -173,13 +173,13 @@ class Resembles:
         found = Finding(self.says, self.experiment, self.metric, reference=self.reference, at_least=self.at_least)
         if lacking := _lacking(evidence, self.experiment, self.reference):
             return replace(found, why=lacking)
-        yardstick = tuple(evidence.likeness(self.reference, self.reference, self.likeness))
-        values = tuple(evidence.likeness(self.experiment, self.reference, self.likeness))
-        by_chance = evidence.likeness(self.reference, self.reference, self.chance)
+        yardstick = tuple(evidence.similarity(self.reference, self.reference, self.similarity))
+        values = tuple(evidence.similarity(self.experiment, self.reference, self.similarity))
+        by_chance = evidence.similarity(self.reference, self.reference, self.chance)
         if not (yardstick and values and by_chance):
             return replace(found, why=f"no number: {self.metric} does not exist for these runs")
         chance, mean = fmean(by_chance), fmean(yardstick)
-        errors = evidence.likeness(self.experiment, self.reference, self.error) if self.error else []
+        errors = evidence.similarity(self.experiment, self.reference, self.error) if self.error else []
         found = replace(found, values=values, yardstick=yardstick, chance=chance, error=max(errors, default=0.0))
         if mean - chance <= COMMON_GROUND:
             return replace(found, why=f"two seeds of {self.reference} have no {self.metric} beyond chance")
@@ -199,7 +199,7 @@ class MovesFar:
         threshold: to be reached.
         reason: of the threshold.
         between_seeds: how far apart the same particles are in two runs, in the same unit.
-        common: a likeness, and its chance level; two seeds of the reference must have it, or z says nothing, and
+        common: a similarity, and its chance level; two seeds of the reference must have it, or z says nothing, and
             it is nothing when it moves.
         reference: whose encoder is tested.
     """
@@ -219,11 +219,13 @@ class MovesFar:
         if lacking := _lacking(evidence, self.experiment, self.reference):
             return replace(found, why=lacking)
         values = self.measure.of(evidence, self.experiment)
-        yardstick = tuple(evidence.likeness(self.reference, self.reference, self.between_seeds))
+        yardstick = tuple(evidence.similarity(self.reference, self.reference, self.between_seeds))
         found = replace(found, values=values, yardstick=yardstick)
         if len(values) < SEEDS_NEEDED:
             return replace(found, why=_too_few(len(values), self.experiment))
-        in_common, by_chance = (evidence.likeness(self.reference, self.reference, likeness) for likeness in self.common)
+        in_common, by_chance = (
+            evidence.similarity(self.reference, self.reference, similarity) for similarity in self.common
+        )
         if in_common and by_chance and fmean(in_common) - fmean(by_chance) <= COMMON_GROUND:
             return replace(found, why=f"two seeds of {self.reference} have no neighbours in common: z says nothing")
         return found.decided(self.threshold, True, self.reason)

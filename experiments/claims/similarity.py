@@ -1,6 +1,6 @@
 """How alike two finished runs are, without ground truth: neighbours, CKA, and the volumes of the same particles.
 
-Each likeness has its chance level: the same number with the particles of one run out of order. Both are
+Each similarity has its chance level: the same number with the particles of one run out of order. Both are
 functions of two runs, and None where a run lacks what is compared.
 """
 
@@ -44,7 +44,7 @@ def overlap_by_chance(a: RunFolder, b: RunFolder) -> float | None:
 
 
 def cka(a: RunFolder, b: RunFolder) -> float | None:
-    """Return linear CKA: likeness of two z up to rotation and scale."""
+    """Return linear CKA: similarity of two z up to rotation and scale."""
     from experiments.metrics.agreement import linear_cka
 
     return _of_latents(a, b, linear_cka, shuffled=False)

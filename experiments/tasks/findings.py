@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 HOLDS, FAILS, UNKNOWN, NOT_RECOMPUTED = "holds", "DOES NOT HOLD", "cannot be checked", "not recomputed"
+COLUMN = 1 + max(map(len, (HOLDS, FAILS, UNKNOWN, NOT_RECOMPUTED)))  # of the verdicts, when they are printed
 
 
 class Finding(NamedTuple):

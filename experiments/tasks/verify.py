@@ -25,7 +25,7 @@ from experiments.machine.terminal import purpose
 from experiments.runs import provenance
 from experiments.runs.checksums import checksums_of
 from experiments.runs.run import Run
-from experiments.tasks.findings import FAILS, HOLDS, NOT_RECOMPUTED, UNKNOWN, Finding, compare
+from experiments.tasks.findings import COLUMN, FAILS, HOLDS, NOT_RECOMPUTED, UNKNOWN, Finding, compare
 from lightning_modules.errors import InputError
 
 LATENTS = {"float32": 1e-3, "bfloat16": 5e-2}  # of the spread of mu
@@ -193,10 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(folder)
         try:
             for finding in verify(folder, options.cache):
-                print(f"  {finding.verdict:<15}{finding.what}: {finding.found}", flush=True)
+                print(f"  {finding.verdict:<{COLUMN}}{finding.what}: {finding.found}", flush=True)
                 failed += finding.verdict == FAILS
         except Exception as error:
-            print(f"  {FAILS:<15}{one_line(error)}", flush=True)
+            print(f"  {FAILS:<{COLUMN}}{one_line(error)}", flush=True)
             failed += 1
     print(f"{failed} do not hold" if failed else "everything that was recomputed or compared holds")
     return int(failed > 0)

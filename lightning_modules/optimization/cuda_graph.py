@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_modules.elbo import Elbo
 from lightning_modules.errors import InputError
 from lightning_modules.optimization.data_parallel import SingleProcess
-from lightning_modules.optimization.observed import Inputs
+from lightning_modules.optimization.step_inputs import StepInputs
 
 WARM_UP = 3  # steps by separate calls, in which libraries and optimizers set up what a recording must find in place
 
@@ -30,7 +30,7 @@ class RecordedStep:
         play: does it.
     """
 
-    inputs: Inputs
+    inputs: StepInputs
     losses: Tensor
     play: Callable[[], None]
 
@@ -62,7 +62,7 @@ class CudaGraphStep(SingleProcess):
         self._record, self._n_steps = record, Counter[int]()
 
     def descend(
-        self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+        self, elbo: Callable[..., Elbo], inputs: StepInputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
     ) -> Tensor:
         """Take a step; see :meth:`SingleProcess.descend`.
 
@@ -87,7 +87,7 @@ class CudaGraphStep(SingleProcess):
         return step.losses.clone()
 
     def _recording(
-        self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+        self, elbo: Callable[..., Elbo], inputs: StepInputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
     ) -> RecordedStep:
         own, descend = inputs.own(), super().descend
         with _capturable(optimizers):

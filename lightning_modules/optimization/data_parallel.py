@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_modules.elbo import Elbo
-from lightning_modules.optimization.observed import Inputs
+from lightning_modules.optimization.step_inputs import StepInputs
 
 LOOK_EVERY = 16  # minibatches; asking a GPU makes the processor wait for it
 
@@ -32,7 +32,7 @@ class SingleProcess:
         return batch
 
     def descend(
-        self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+        self, elbo: Callable[..., Elbo], inputs: StepInputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
     ) -> Tensor:
         """Take a step down the gradient of a minibatch's loss.
 
@@ -83,7 +83,7 @@ class DataParallel(SingleProcess):
         return batch.tensor_split(self.size)[self.rank]
 
     def descend(
-        self, elbo: Callable[..., Elbo], inputs: Inputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+        self, elbo: Callable[..., Elbo], inputs: StepInputs, index: Tensor, optimizers: Sequence[torch.optim.Optimizer]
     ) -> Tensor:
         """Take the step that one process would take; see :meth:`SingleProcess.descend`."""
         _forget_gradients(optimizers)

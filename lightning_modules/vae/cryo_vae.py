@@ -6,7 +6,7 @@ from lightning_modules.elbo import each_negative_elbo, negative_elbo
 from lightning_modules.encoder_inputs.encoder_input import fetch
 from lightning_modules.image_formation import ImageFormation
 from lightning_modules.networks.slice_decoder import SliceDecoder
-from lightning_modules.optimization.observed import ParticleBatch
+from lightning_modules.optimization.step_inputs import ParticleBatch
 from lightning_modules.particles.particles import Particles
 from lightning_modules.vae.vae import VAE
 

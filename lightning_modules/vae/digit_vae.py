@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lightning_modules.elbo import bernoulli_negative_elbo, each_bernoulli_negative_elbo
 from lightning_modules.latents.encoder import AmortizedEncoder
 from lightning_modules.networks.residual_mlp import ACTIVATIONS, matmul_dtype, residual_mlp
-from lightning_modules.optimization.observed import ParticleBatch
+from lightning_modules.optimization.step_inputs import ParticleBatch
 from lightning_modules.particles.digits import Digits, PlainImages
 from lightning_modules.vae.vae import VAE
 

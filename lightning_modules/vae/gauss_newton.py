@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
-from lightning_modules.optimization.observed import ParticleBatch
+from lightning_modules.optimization.step_inputs import ParticleBatch
 from lightning_modules.vae.cryo_vae import CryoVAE
 from lightning_modules.vae.posterior_search import batches_with_bar, starts
 from lightning_modules.vae.vae import VAE

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lightning_modules.elbo import Elbo, reparameterize
 from lightning_modules.latents.table_init import Latents
 from lightning_modules.optimization.minibatches import generator_of
-from lightning_modules.optimization.observed import ParticleBatch
+from lightning_modules.optimization.step_inputs import ParticleBatch
 from lightning_modules.vae.vae import VAE
 
 # Decoder's points at a time. On a GPU: a few GB of activations at the paper's width. On a CPU they do not count much.

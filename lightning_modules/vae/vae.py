@@ -19,8 +19,8 @@ from lightning_modules.optimization.data_parallel import SingleProcess
 from lightning_modules.optimization.freed_memory import keep_freed_memory
 from lightning_modules.optimization.joined_adam import JoinedAdam
 from lightning_modules.optimization.minibatches import MinibatchBlock, generator_of
-from lightning_modules.optimization.observed import Inputs, ParticleBatch
 from lightning_modules.optimization.row_adam import RowAdam
+from lightning_modules.optimization.step_inputs import ParticleBatch, StepInputs
 
 # Particles whose centring and CTF are computed together: 26 MB per array at 128 px.
 OBSERVED_AT_ONCE = 512
@@ -174,7 +174,7 @@ class VAE(pl.LightningModule):
         seen = block.epoch * len(self.particles) + block.so_far.n_seen
         for index, observed, eps in zip(block.rest, self._observed(block), self._noise(block), strict=True):
             seen += len(index)
-            inputs = Inputs(observed, eps, self.beta(seen))
+            inputs = StepInputs(observed, eps, self.beta(seen))
             block.done(len(index), self.team.descend(self.elbo, inputs, index, optimizers))
         self._report(block)
 

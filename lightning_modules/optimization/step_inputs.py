@@ -29,7 +29,7 @@ class ParticleBatch(NamedTuple):
         return (ParticleBatch(*part) for part in zip(*parts, strict=True))
 
 
-class Inputs(NamedTuple):
+class StepInputs(NamedTuple):
     """What the loss of a minibatch is computed from.
 
     Attributes:
@@ -42,12 +42,12 @@ class Inputs(NamedTuple):
     eps: Tensor
     beta: float | Tensor
 
-    def own(self) -> "Inputs":
+    def own(self) -> "StepInputs":
         """Return the same in memory of its own, beta among it."""
         parts: list[Any] = [None if part is None else part.clone() for part in self.observed]
-        return Inputs(ParticleBatch(*parts), self.eps.clone(), self.eps.new_tensor(self.beta))
+        return StepInputs(ParticleBatch(*parts), self.eps.clone(), self.eps.new_tensor(self.beta))
 
-    def take(self, other: "Inputs") -> None:
+    def take(self, other: "StepInputs") -> None:
         """Overwrite it with another minibatch of the same size."""
         assert isinstance(self.beta, Tensor), "made by own()"
         for mine, new in zip((*self.observed, self.eps), (*other.observed, other.eps), strict=True):
